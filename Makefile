@@ -1,0 +1,58 @@
+# Two commands do all the set-up on a machine with Python >= 3.11 and make:
+#   make demo   install into .venv and compare the shipped example models
+#   make test   install the development tools too, then make check
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+E := examples
+
+.PHONY: demo test check format schema benchmark examples clean
+
+demo: $(VENV)/.core
+	$(BIN)/kinprint compare $E/child $E/base --control $E/twin
+	$(BIN)/kinprint compare $E/twin $E/base
+	$(BIN)/kinprint compare $E/laundered $E/base --control $E/twin
+
+test: $(VENV)/.dev
+	$(MAKE) check
+
+# All that CI runs, and all that a person needs to run.
+check:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+schema: $(VENV)/.core
+	$(BIN)/python docs/reference/make_schema.py
+
+benchmark: $(VENV)/.dev
+	$(BIN)/python benchmarks/spectra.py
+	$(BIN)/python benchmarks/memory.py
+
+# Trains the four example models again (about ten minutes on two cores).
+examples: $(VENV)/.dev
+	$(BIN)/kinprint zoo build examples --output $E
+
+$(VENV)/.pip: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kinprint needs Python 3.11 or newer: set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade 'pip>=25.1'
+	touch $@
+
+$(VENV)/.core: $(VENV)/.pip pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) --editable '.[torch]' --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

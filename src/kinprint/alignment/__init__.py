@@ -1,0 +1,1 @@
+"""Which layers, tensors and tokens of two models face each other."""

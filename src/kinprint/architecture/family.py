@@ -1,0 +1,254 @@
+"""Family tables: which tensor name plays which role, in which orientation, and which axes it shares.
+
+A table is a TOML file in ``families/``. Tensors that share an axis name must be transformed together to keep the
+model's function, so the same table that reads a model also generates the transformations that it must survive.
+An unknown key, role, axis or parent is an error, or the tables would rot.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cache, cached_property
+from importlib import resources
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from kinprint.types import Record
+
+Axis = Literal[
+    "residual", "vocab", "position", "type", "label", "pooled", "head",
+    "query.{layer}", "key.{layer}", "value.{layer}", "context.{layer}",
+    "ffn.{layer}", "shared-ffn.{layer}", "shared-gate.{layer}",
+    "expert.{layer}", "expert-ffn.{layer}.{expert}",
+]  # fmt: skip
+"""Every axis a table may name. ``query``/``key``/``value`` are the rows of the three projections, ``context`` the
+columns of the output projection (query heads), ``head`` the coordinates of one head, ``expert`` the router's rows."""
+
+Role = Literal[
+    "embed.token", "embed.position", "embed.type", "unembed", "unembed.bias",
+    "norm.embed", "norm.attn", "norm.mlp", "norm.attn_post", "norm.mlp_post", "norm.final", "norm.q", "norm.k",
+    "norm.embed.bias", "norm.attn.bias", "norm.mlp.bias", "norm.attn_post.bias", "norm.mlp_post.bias",
+    "norm.final.bias",
+    "attn.q", "attn.k", "attn.v", "attn.o", "attn.q.bias", "attn.k.bias", "attn.v.bias", "attn.o.bias",
+    "mlp.gate", "mlp.up", "mlp.down", "mlp.gate.bias", "mlp.up.bias", "mlp.down.bias",
+    "moe.router", "moe.router.bias", "moe.gate", "moe.up", "moe.down",
+    "moe.shared.gate", "moe.shared.up", "moe.shared.down", "moe.shared.router",
+    "head.pooler", "head.pooler.bias", "head.transform", "head.transform.bias",
+    "head.norm", "head.norm.bias", "head.classifier", "head.classifier.bias",
+    "head.relationship", "head.relationship.bias",
+]  # fmt: skip
+"""Every role a table may name. Those under ``head.`` are task heads: mapped, and no evidence by themselves."""
+
+Size = Literal[
+    "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "expert_ffn", "experts", "vocab",
+    "rotary_share", "rotary_dims",
+]  # fmt: skip
+"""Every size a table may look up in a config. The last two say the same thing as a share and as a count."""
+
+_NUMBER = re.compile(r"(?<![^.])[0-9]{1,6}(?![^.])")
+"""A whole dot-separated word of digits: a layer or an expert. Longer ones are no index of anything."""
+
+
+class Part(Record):
+    """One role inside a stored tensor.
+
+    Attributes:
+        role: Canonical role; its array is [out, in] (or [out] for a vector).
+        out: Name of the first axis.
+        input: Name of the second axis (``in`` in the tables); empty for vectors.
+        reads: Role of the norm whose gain multiplies this part's input; empty where none can be folded.
+        normed: Role of the norm applied to this part's output rows (q and k norms); empty where none is.
+    """
+
+    role: Role
+    out: Axis
+    input: Axis | Literal[""] = Field(default="", alias="in")
+    reads: Role | Literal[""] = ""
+    normed: Role | Literal[""] = ""
+
+
+class Rule(Record):
+    """How one stored tensor (for every layer and expert) becomes parts.
+
+    In a table, keys of a part that stand beside ``name`` are shared by all its parts; a rule with one part needs no
+    ``parts`` list.
+
+    Attributes:
+        name: Tensor name with ``{p}`` (prefix), ``{layer}`` and ``{expert}`` where they stand.
+        parts: The roles in it, in stored order.
+        layout: ``out-in`` as nn.Linear stores, or ``in-out`` as Conv1D does.
+        split: How several parts share the out axis: ``blocks`` one after the other; ``per-head``
+            [head, part, head_dim]; ``per-group`` [kv head, queries + key + value, head_dim].
+        stacked: Whether the first stored axis counts experts.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    layout: Literal["out-in", "in-out"] = "out-in"
+    split: Literal["blocks", "per-head", "per-group"] = "blocks"
+    stacked: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, table: dict[str, Any]) -> dict[str, Any]:
+        shared = {key: table[key] for key in ("role", "out", "in", "reads", "normed") if key in table}
+        own = {key: value for key, value in table.items() if key not in shared}
+        return {**own, "parts": [{**shared, **part} for part in table.get("parts", [{}])]}
+
+    @model_validator(mode="after")
+    def _slots_agree(self) -> Rule:
+        for part in self.parts:
+            for slot in ("{layer}", "{expert}"):
+                there = slot in self.name or (slot == "{expert}" and self.stacked)
+                if slot in part.out + part.input and not there:
+                    raise ValueError(f"rule {self.name}: an axis of {part.role} needs {slot}, which the name lacks")
+        if self.split == "per-group" and len(self.parts) != 3:
+            raise ValueError(f"rule {self.name}: per-group holds exactly queries, key and value")
+        return self
+
+    @cached_property
+    def vector(self) -> bool:
+        """Whether the parts are vectors (gains, biases)."""
+        return not any(part.input for part in self.parts)
+
+
+class Ignored(Record):
+    """A tensor that is no parameter (a mask, a frequency table), with the reason.
+
+    ``copy_of`` names the tensor that holds the same numbers; then this one is ignored only where that one exists.
+    """
+
+    name: str
+    reason: str
+    copy_of: str = ""
+
+
+class Family(Record):
+    """One table.
+
+    Attributes:
+        name: Name of the family. Several tables may share it: spellings of one architecture.
+        summary: One line for people.
+        prefixes: What ``{p}`` may be, most specific first.
+        requires: Names that must exist (with ``{layer}`` any layer) for the family to be considered.
+        excludes: Names whose existence rules the family out.
+        config_requires: Config entries that must have one of these values, for architectures that differ in what a
+            tensor means and not in any name or shape. Without a config such a family is never chosen.
+        config_excludes: Config entries that must not have any of these values.
+        archs: GGUF architectures the table is for; empty for every other format.
+        norm: ``rms`` or ``layer``: what the residual stream's norms compute, hence which changes they allow.
+        placement: ``pre`` (norms read the stream), ``post`` (norms stand after the addition or after the block) or
+            ``sandwich`` (both).
+        gain: ``plain``, or ``zero-centred`` where the stored vector is the gain minus one.
+        ffn: ``gated`` (gate * up) or ``plain``.
+        positions: ``rotary`` (rotate halves), ``learned`` or ``none``: what ties coordinates of q and k together.
+        geometry: For each size, the config keys that may hold it, first hit wins. ``{arch}`` is GGUF's architecture;
+            a dot may also lead into a nested table.
+        tensor: The rules.
+        ignore: Tensors that are no parameters.
+    """
+
+    name: str
+    summary: str
+    prefixes: tuple[str, ...]
+    requires: tuple[str, ...]
+    excludes: tuple[str, ...] = ()
+    config_requires: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    config_excludes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    archs: tuple[str, ...] = ()
+    norm: Literal["rms", "layer"] = "rms"
+    placement: Literal["pre", "post", "sandwich"] = "pre"
+    gain: Literal["plain", "zero-centred"] = "plain"
+    ffn: Literal["gated", "plain"] = "gated"
+    positions: Literal["rotary", "learned", "none"] = "rotary"
+    geometry: dict[Size, tuple[str, ...]] = Field(default_factory=dict)
+    tensor: tuple[Rule, ...] = ()
+    ignore: tuple[Ignored, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Family:
+        names = [rule.name for rule in self.tensor]
+        if len(set(names)) != len(names):
+            raise ValueError(f"family {self.name}: two rules have one name")
+        roles = {part.role for rule in self.tensor for part in rule.parts}
+        needed = {role for rule in self.tensor for part in rule.parts for role in (part.reads, part.normed) if role}
+        if needed - roles:
+            raise ValueError(f"family {self.name}: no rule gives {', '.join(sorted(needed - roles))}")
+        return self
+
+
+UNKNOWN = Family(name="unknown", summary="no table fits: tensors keep their names", prefixes=("",), requires=())
+"""The family of a model that no table fits."""
+
+
+def skeleton(name: str) -> tuple[str, tuple[int, ...]]:
+    """Return a tensor name with ``#`` for every layer or expert number, and the numbers.
+
+    Example:
+        >>> skeleton("model.layers.3.mlp.experts.11.w1.weight")
+        ('model.layers.#.mlp.experts.#.w1.weight', (3, 11))
+    """
+    return _NUMBER.sub("#", name), tuple(int(number) for number in _NUMBER.findall(name))
+
+
+def rule_skeleton(name: str, prefix: str) -> str:
+    """Return what :func:`skeleton` makes of the names that a table's name stands for.
+
+    Example:
+        >>> rule_skeleton("{p}layers.{layer}.w", "model.")
+        'model.layers.#.w'
+    """
+    return name.replace("{p}", prefix).replace("{layer}", "#").replace("{expert}", "#")
+
+
+def parse_family(text: str, parents: Mapping[str, Mapping[str, Any]] | None = None) -> Family:
+    """Read one table.
+
+    Args:
+        text: TOML.
+        parents: Raw tables by file name, for ``extends``: a child starts from its parent's keys, replaces rules of the
+            same name, drops those in ``drop`` and adds its own.
+
+    Raises:
+        ValueError: An unknown key, role, axis, size, layout or parent, or a dropped rule that the parent lacks.
+    """
+    return Family.model_validate(_merged(tomllib.loads(text), parents or {}))
+
+
+def _merged(table: dict[str, Any], parents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a raw table with what it inherits; ``extends`` and ``drop`` are used up."""
+    parent_name = table.pop("extends", None)
+    if parent_name is None:
+        return table
+    name = table.get("name", "?")
+    if parent_name not in parents:
+        raise ValueError(f"family {name}: extends unknown family {parent_name!r}")
+    parent = _merged(dict(parents[parent_name]), parents)
+    dropped = set(table.pop("drop", []))
+    missing = dropped - {entry["name"] for entry in parent.get("tensor", [])}
+    if missing:
+        raise ValueError(f"family {name}: drops {', '.join(sorted(missing))}, which {parent_name} lacks")
+    gone = {entry["name"] for entry in table.get("tensor", [])} | dropped
+    kept = [entry for entry in parent.get("tensor", []) if entry["name"] not in gone]
+    return {
+        **parent,
+        **table,
+        "geometry": {**parent.get("geometry", {}), **table.get("geometry", {})},
+        "tensor": kept + table.get("tensor", []),
+        "ignore": [*parent.get("ignore", []), *table.get("ignore", [])],
+    }
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Return every shipped table, sorted by file name."""
+    texts = {
+        path.name.removesuffix(".toml"): path.read_text(encoding="utf-8")
+        for path in resources.files("kinprint.architecture").joinpath("families").iterdir()
+        if path.name.endswith(".toml")
+    }
+    raw = {name: tomllib.loads(text) for name, text in texts.items()}
+    return tuple(parse_family(texts[name], raw) for name in sorted(texts))

@@ -1,0 +1,237 @@
+"""Sizes of a model: from the config where there is one, from shapes otherwise, and never in contradiction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from kinprint.architecture.family import Family, Size
+from kinprint.errors import CheckpointError
+
+_NARROW_MODEL = 2048
+"""Up to this width a guessed head has 64 coordinates, beyond it 128: the commonest choices of published models."""
+
+_FRACTIONS = frozenset({"rotary_share"})
+"""Sizes that are no whole numbers."""
+
+Number = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Sizes of one model; ``None`` where a size is unknown, differs between layers, or does not exist.
+
+    Attributes:
+        layers: Number of layers that hold tensors.
+        hidden: Width of the residual stream.
+        heads: Query heads.
+        kv_heads: Key/value heads (equal to ``heads`` without grouped queries).
+        head_dim: Coordinates of one head.
+        ffn: Units of a dense MLP, or of one expert where all MLPs are mixtures.
+        experts: Routed experts in a layer.
+        vocab: Rows of the token embedding.
+        rotary_share: Leading share of each head's coordinates that rotary positions turn, 0 to 1.
+        inferred: What was inferred from shapes, in sentences.
+    """
+
+    layers: int | None = None
+    hidden: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    ffn: int | None = None
+    experts: int | None = None
+    vocab: int | None = None
+    rotary_share: float = 1.0
+    inferred: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> int | None:
+        """Query heads that share one key/value head."""
+        return self.heads // self.kv_heads if self.heads and self.kv_heads else None
+
+
+def config_tables(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return where a config may speak of the language model: ``text_config`` where there is one, then the top level."""
+    nested = config.get("text_config")
+    return [cast("Mapping[str, Any]", nested), config] if isinstance(nested, Mapping) else [config]
+
+
+def lookup(config: Mapping[str, Any], family: Family, size: Size) -> Number | None:
+    """Return a size from a config, or None where it says nothing, or gives one value per layer.
+
+    Raises:
+        CheckpointError: The entry is there and is not a positive number.
+    """
+    arch = str(config.get("general.architecture", ""))
+    for table in config_tables(config):
+        for key in family.geometry.get(size, ()):
+            entry = _entry(table, key.replace("{arch}", arch))
+            silent = entry is None or type(entry) in (list, tuple) or (entry == 0 and size == "experts")
+            if not silent:
+                return _positive(key.replace("{arch}", arch), entry, whole=size not in _FRACTIONS)
+    return None
+
+
+def _entry(table: Mapping[str, Any], key: str) -> object:
+    """Return a value by its key, or by a dotted path into nested tables; None where there is none."""
+    if key in table or "." not in key:
+        return table.get(key)
+    value: object = table
+    for word in key.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = cast("Mapping[str, object]", value).get(word)
+    return value
+
+
+def _positive(key: str, value: object, *, whole: bool) -> Number:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if number is None or not 0 < number < 2**31 or (whole and number != int(number)):
+        raise CheckpointError(f"config says {key} = {str(value)[:40]!r}: not a positive number; correct the config")
+    return int(number) if whole else float(number)
+
+
+def solve(
+    family: Family, config: Mapping[str, Any], found: Mapping[str, frozenset[int]], *, layers: int, experts: int
+) -> Geometry:
+    """Reconcile a config with the axis lengths that the tensors show.
+
+    Args:
+        family: The table whose ``geometry`` says where the config keeps each size.
+        config: Parsed config, possibly empty.
+        found: Lengths of each kind of axis as the tensors have it (``residual``, ``query``, ``ffn``, ...), over all
+            layers; ``qkv`` for the rows of a fused projection. Kinds that no tensor shows are absent.
+        layers: Layers found.
+        experts: Experts in each mixture; 0 for none.
+
+    Raises:
+        CheckpointError: The config contradicts the shapes.
+    """
+    said = {size: lookup(config, family, size) for size in family.geometry}
+    for size, kind in (
+        ("hidden", "residual"),
+        ("vocab", "vocab"),
+        ("head_dim", "head"),
+        ("ffn", "ffn"),
+        ("expert_ffn", "expert-ffn"),
+        ("experts", "expert"),
+    ):
+        _agree(said.get(size), size, found.get(kind, frozenset()))
+    claimed = said.get("layers")
+    if claimed is not None and claimed > layers:
+        raise CheckpointError(
+            f"config says {claimed} layers, the checkpoint holds {layers}: a shard is missing or the config belongs to "
+            "another model"
+        )
+    inferred: list[str] = []
+    if claimed is not None and claimed < layers:
+        inferred.append(
+            f"layers = {layers} from the tensors, the config says {claimed}: the last {layers - claimed} "
+            "may be there to predict further tokens"
+        )
+    heads, kv_heads, head_dim = _heads(family, said, found, inferred)
+    return Geometry(
+        layers=layers or None,
+        hidden=_single(found, "residual"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn=_single(found, "ffn" if "ffn" in found else "expert-ffn"),
+        experts=experts or None,
+        vocab=_single(found, "vocab"),
+        rotary_share=_rotary_share(said, head_dim),
+        inferred=tuple(inferred),
+    )
+
+
+def _single(found: Mapping[str, frozenset[int]], kind: str) -> int | None:
+    """Return the length of an axis kind where all layers have the same."""
+    lengths = found.get(kind, frozenset())
+    return next(iter(lengths)) if len(lengths) == 1 else None
+
+
+def _agree(claim: Number | None, size: str, lengths: frozenset[int]) -> None:
+    wrong = sorted(length for length in lengths if claim is not None and length != claim)
+    if wrong:
+        raise CheckpointError(
+            f"config says {size} = {claim}, the tensors have {wrong[0]}: the config belongs to another model"
+        )
+
+
+def _heads(
+    family: Family,
+    said: Mapping[str, Number | None],
+    found: Mapping[str, frozenset[int]],
+    inferred: list[str],
+) -> tuple[int | None, int | None, int | None]:
+    """Return (query heads, key/value heads, head size), and add to ``inferred`` what the config did not give."""
+    rows = _projection_rows(found, inferred)
+    if rows is None:
+        return None, None, None
+    query, key = rows
+    heads, kv_heads = _whole(said.get("heads")), _whole(said.get("kv_heads"))
+    shown = _single(found, "head")
+    head_dim = shown or _whole(said.get("head_dim"))
+    if head_dim is None and heads is not None:
+        head_dim = query // heads
+    if head_dim is None and any(rule.split != "blocks" for rule in family.tensor):
+        # Any guess would cut q, k and v out of the wrong rows.
+        inferred.append("heads unknown: q, k and v are interleaved by head and no config says how many there are")
+        return None, None, None
+    if head_dim is None:
+        head_dim = _guess_head_dim(query, key, _single(found, "residual") or query)
+        inferred.append(f"head_dim = {head_dim} is a guess from the shapes: no config gives the heads")
+    elif heads is None and said.get("head_dim") is None:
+        inferred.append(f"head_dim = {head_dim} from the length of the q and k norms: no config gives the heads")
+    for what, number, length in (("query", heads, query), ("key/value", kv_heads, key)):
+        if not head_dim or length % head_dim or (number is not None and number * head_dim != length):
+            counted = f"{number} {what} heads" if number is not None else f"{what} heads"
+            blame = "the shapes are damaged" if said.get("heads") is None else "the config belongs to another model"
+            raise CheckpointError(f"{counted} of {head_dim} do not fit a projection of {length} rows: {blame}")
+    heads, kv_heads = query // head_dim, key // head_dim
+    if heads % kv_heads:
+        raise CheckpointError(f"{heads} query heads cannot share {kv_heads} key/value heads: the shapes are damaged")
+    return heads, kv_heads, head_dim
+
+
+def _projection_rows(found: Mapping[str, frozenset[int]], inferred: list[str]) -> tuple[int, int] | None:
+    """Return the rows of the query and key projections, or None where none is seen or layers differ."""
+    for kind in ("query", "key", "context", "qkv"):
+        if len(found.get(kind, frozenset())) > 1:
+            low, *_, high = sorted(found[kind])
+            inferred.append(f"heads unknown: layers differ in their {kind} rows ({low} to {high})")
+            return None
+    query = _single(found, "query") or _single(found, "context")
+    fused = _single(found, "qkv")
+    if query is None:
+        return None
+    if fused is None:
+        return query, _single(found, "key") or query
+    if fused <= query or (fused - query) % 2:
+        raise CheckpointError(
+            f"a fused projection of {fused} rows cannot hold {query} query rows, keys and values: the shapes are "
+            "damaged"
+        )
+    return query, (fused - query) // 2
+
+
+def _rotary_share(said: Mapping[str, Number | None], head_dim: int | None) -> float:
+    share, dims = said.get("rotary_share"), said.get("rotary_dims")
+    if share is None and dims is not None and head_dim:
+        share = dims / head_dim
+    return 1.0 if share is None else min(float(share), 1.0)
+
+
+def _whole(value: Number | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _guess_head_dim(query: int, key: int, hidden: int) -> int:
+    """Return the commonest head size that divides both projections."""
+    preferred = 64 if hidden <= _NARROW_MODEL else 128
+    for candidate in (preferred, 128, 64, 96, 80, 32, 16, 8):
+        if query % candidate == 0 and key % candidate == 0 and (query // candidate) % (key // candidate) == 0:
+            return candidate
+    return key

@@ -1,0 +1,245 @@
+"""Which family table fits a checkpoint: by the names and shapes of its tensors, never by the model's own name."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kinprint.architecture import layout
+from kinprint.architecture.family import UNKNOWN, Family, Rule, families, rule_skeleton, skeleton
+from kinprint.architecture.geometry import Geometry, config_tables, solve
+from kinprint.architecture.view import ModelView, PartKey, Place
+from kinprint.checkpoint import Checkpoint
+from kinprint.errors import CheckpointError
+
+_MOST_EXPERTS = 1 << 14
+"""More experts than any model has: a longer first axis means that the table misreads the tensor."""
+
+_SCALES = ("_scale_inv", "_scale")
+"""What is appended to a tensor's name where its scales lie in a tensor of their own (fp8 in blocks)."""
+
+Names = Mapping[str, Sequence[tuple[str, tuple[int, ...]]]]
+"""Tensor names with their numbers, by skeleton."""
+
+
+def view(checkpoint: Checkpoint, tables: tuple[Family, ...] | None = None) -> ModelView:
+    """Find the family that fits a checkpoint's names and shapes, and return the model by role.
+
+    Of several that fit, the one that maps most elements is taken. Where no table's names are there, the view has no
+    parts and the family ``unknown``.
+
+    Raises:
+        CheckpointError: The names fit a table, and shapes contradict each other or the config.
+    """
+    names: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    for name in checkpoint.tensors:
+        text, numbers = skeleton(name)
+        names.setdefault(text, []).append((name, numbers))
+    best: tuple[int, ModelView] | None = None
+    faults: list[CheckpointError] = []
+    rivals: list[str] = []
+    for family in families() if tables is None else tables:
+        for prefix in family.prefixes:
+            if not _named(family, prefix, names, checkpoint.config):
+                continue
+            allowed = _allowed(family, checkpoint.config)
+            if allowed is None:
+                rivals.append(family.name)
+            if not allowed:
+                continue
+            try:
+                found = _fit(family, prefix, names, checkpoint)
+            except CheckpointError as fault:
+                faults.append(fault)
+                continue
+            weight = sum(math.prod(checkpoint.tensors[name].shape) for name in _tensors(found))
+            if best is None or weight > best[0]:
+                best = (weight, found)
+    if best is not None:
+        return _noted(best[1], rivals)
+    if faults:
+        raise faults[0]
+    return ModelView(checkpoint, UNKNOWN, "", Geometry(), {})
+
+
+def _tensors(model: ModelView) -> set[str]:
+    return {place.tensor for place in model.parts.values()}
+
+
+def _named(family: Family, prefix: str, names: Names, config: Mapping[str, Any]) -> bool:
+    """Return whether all names are there that a family needs, and none that rules it out."""
+    arch = config.get("general.architecture")
+    if bool(family.archs) != (arch is not None) or (family.archs and arch not in family.archs):
+        return False
+    return all(rule_skeleton(name, prefix) in names for name in family.requires) and not any(
+        rule_skeleton(name, prefix) in names for name in family.excludes
+    )
+
+
+def _allowed(family: Family, config: Mapping[str, Any]) -> bool | None:
+    """Return whether the config lets a family be, None where it is needed and silent."""
+    tables = config_tables(config)
+
+    def said(key: str) -> set[str]:
+        return {str(table[key]) for table in tables if table.get(key) is not None}
+
+    if any(said(key) & set(values) for key, values in family.config_excludes.items()):
+        return False
+    if any(not said(key) for key in family.config_requires):
+        return None
+    return all(said(key) & set(values) for key, values in family.config_requires.items())
+
+
+# -- reading a checkpoint through one table ------------------------------------------------------------------------
+
+
+def _fit(family: Family, prefix: str, names: Names, checkpoint: Checkpoint) -> ModelView:
+    """Return a checkpoint through one table.
+
+    Raises:
+        CheckpointError: Its shapes contradict the table, each other or the config.
+    """
+    ignored = dict(_ignored(family, prefix, names))
+    parts: dict[PartKey, Place] = {}
+    for rule in family.tensor:
+        for name, numbers in names.get(rule_skeleton(rule.name, prefix), ()):
+            info = checkpoint.tensors[name]
+            packed = any(name + ending in checkpoint.tensors for ending in _SCALES)
+            if name in ignored or not info.floating or packed:
+                continue
+            for key, place in _places(name, info.shape, rule, numbers):
+                if key in parts:
+                    raise CheckpointError(
+                        f"tensors {parts[key].tensor!r} and {name!r} both play {key}: keep one of them"
+                    )
+                parts[key] = place
+    layers = _layers(parts)
+    experts = _experts(parts)
+    geometry = solve(family, checkpoint.config, _lengths(parts, checkpoint), layers=len(layers), experts=experts)
+    if geometry.heads is None:
+        parts = {key: place for key, place in parts.items() if place.rule.split == "blocks"}
+    model = ModelView(checkpoint, family, prefix, geometry, parts, ignored)
+    _check_shapes(model)
+    return model
+
+
+def _ignored(family: Family, prefix: str, names: Names) -> Iterator[tuple[str, str]]:
+    for entry in family.ignore:
+        if entry.copy_of and rule_skeleton(entry.copy_of, prefix) not in names:
+            continue
+        for name, _ in names.get(rule_skeleton(entry.name, prefix), ()):
+            yield name, entry.reason
+
+
+def _places(name: str, shape: tuple[int, ...], rule: Rule, numbers: tuple[int, ...]) -> Iterator[tuple[PartKey, Place]]:
+    slots = sorted((slot for slot in ("layer", "expert") if "{" + slot + "}" in rule.name), key=rule.name.index)
+    if len(slots) != len(numbers):
+        return  # a name that spells "#" itself
+    at = dict(zip(slots, numbers, strict=True))
+    if len(shape) != (1 if rule.vector else 2) + rule.stacked or 0 in shape:
+        raise CheckpointError(
+            f"tensor {name!r} has shape {list(shape)}, which {rule.parts[0].role} cannot have: the checkpoint is "
+            "damaged, or of a family that kinprint does not know"
+        )
+    experts = range(shape[0]) if rule.stacked else [at.get("expert")]
+    if len(experts) > _MOST_EXPERTS:
+        raise CheckpointError(f"tensor {name!r} has shape {list(shape)}: no model has {shape[0]} experts in a layer")
+    for index, part in enumerate(rule.parts):
+        place = Place(name, rule, index)
+        for expert in experts:
+            yield PartKey(part.role, at.get("layer"), expert), place
+
+
+def _lengths(parts: Mapping[PartKey, Place], checkpoint: Checkpoint) -> dict[str, frozenset[int]]:
+    """Return the lengths that each kind of axis has in any layer."""
+    found: dict[str, set[int]] = {}
+    for place in {id(place): place for place in parts.values()}.values():
+        shape = checkpoint.tensors[place.tensor].shape
+        for kind, length in layout.axis_lengths(shape, place.rule, place.index):
+            found.setdefault(kind, set()).add(length)
+    return {kind: frozenset(lengths) for kind, lengths in found.items()}
+
+
+# -- what must agree -----------------------------------------------------------------------------------------------
+
+
+def _layers(parts: Mapping[PartKey, Place]) -> list[int]:
+    """Return the layers found, which must be numbered without a gap."""
+    layers = sorted({key.layer for key in parts if key.layer is not None})
+    for expected, layer in enumerate(layers):
+        if layer != expected:
+            raise CheckpointError(f"there is a layer {layer} and no layer {expected}: a shard is missing")
+    return layers
+
+
+def _experts(parts: Mapping[PartKey, Place]) -> int:
+    """Return the number of experts, which must be whole and the same wherever there are any."""
+    found: dict[tuple[int | None, str], set[int]] = {}
+    for key in parts:
+        if key.expert is not None:
+            found.setdefault((key.layer, key.role), set()).add(key.expert)
+    if not found:
+        return 0
+    most = max(max(experts) + 1 for experts in found.values())
+    sparse = {layer for layer, _ in found}
+    sparse |= {key.layer for key in parts if key.role == "moe.router"}
+    for layer in sorted(sparse, key=str):
+        for role in sorted({role for _, role in found}):
+            missing = set(range(most)) - found.get((layer, role), set())
+            if missing:
+                raise CheckpointError(
+                    f"layer {layer} has no {role} of expert {min(missing)}, though there are {most} experts: a shard "
+                    "is missing or the checkpoint is damaged"
+                )
+    return most
+
+
+def _check_shapes(model: ModelView) -> None:
+    """Every axis has one length; raises CheckpointError naming the tensor that breaks it."""
+    lengths: dict[str, tuple[int, str]] = {}
+    shapes: dict[int, tuple[int, ...]] = {}
+    for key, place in model.parts.items():
+        if id(place) not in shapes:
+            shapes[id(place)] = model.shape(key.role, key.layer, key.expert)
+        part = place.part
+        for axis, length in zip((part.out, part.input), shapes[id(place)], strict=False):
+            label = axis.format(layer=key.layer, expert=key.expert)
+            known, by = lengths.setdefault(label, (length, place.tensor))
+            if known != length:
+                raise CheckpointError(
+                    f"tensor {place.tensor!r} has {length} along {label}, {by!r} has {known}: the checkpoint is "
+                    "damaged, mixes two models, or is of a family that kinprint does not know"
+                )
+    for layer in model.layers("moe.router"):
+        rows, experts = model.shape("moe.router", layer)[0], len(model.experts("moe.up", layer))
+        if experts and rows != experts:
+            raise CheckpointError(
+                f"tensor {model.tensor_name('moe.router', layer)!r} chooses among {rows} experts, layer {layer} has "
+                f"{experts}: a shard is missing or the checkpoint is damaged"
+            )
+
+
+# -- for people ----------------------------------------------------------------------------------------------------
+
+
+def _noted(model: ModelView, rivals: Sequence[str]) -> ModelView:
+    """Return the view with what a reader must know about it."""
+    name = model.family.name
+    notes = [
+        f"no config tells {name} from {rival}, whose tensors have the same names and another meaning: read as {name}"
+        for rival in sorted(set(rivals))
+    ]
+    notes += [f"ignored {count} tensors: {why}" for why, count in sorted(Counter(model.ignored.values()).items())]
+    tensors = model.checkpoint.tensors
+    apart = [name for name in model.unmapped if any(name + ending in tensors for ending in _SCALES)]
+    if apart:
+        notes.append(f"{len(apart)} tensors keep their scales apart and are not read: {apart[0]} and others")
+    depth = model.geometry.layers or 0
+    for role in sorted(role for role in model.roles if role.startswith(("norm.", "attn."))):
+        missing = sorted(set(range(depth)) - set(model.layers(role)))
+        if model.layers(role) and missing:
+            notes.append(f"{role} is missing in {len(missing)} of {depth} layers, first in layer {missing[0]}")
+    return replace(model, notes=tuple(notes))

@@ -1,0 +1,196 @@
+"""The command line: parse, call one function, print, set the exit code.
+
+Exit codes: 0 done; 1 internal error; 2 usage or a missing extra; 5 input unreadable; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kinprint.errors import KinprintError, UsageError
+from kinprint.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kinprint.api import Progress
+    from kinprint.types import Record
+
+PLAIN_WIDTH = 160
+"""Columns of output that goes to a file or a pipe, where there is no terminal to ask."""
+
+app = typer.Typer(
+    name="kinprint",
+    help="Measure from weights whether one language model was derived from another.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+zoo_app = typer.Typer(help="Train and derive the models that kinprint is tested on.", no_args_is_help=True)
+app.add_typer(zoo_app, name="zoo")
+
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for stdout.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no tables and no progress.")]
+PlainOption = Annotated[bool, typer.Option("--no-color", help="Print without colour.")]
+MethodOption = Annotated[
+    list[str] | None, typer.Option("--method", "-m", metavar="NAME", help="Run only this method; repeatable.")
+]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint's folder or file.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kinprint {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(  # pyright: ignore[reportUnusedFunction] - typer calls it
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def compare(
+    suspect: Annotated[str, typer.Argument(metavar="SUSPECT", help="The model whose origin is in question.")],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model it may have been derived from.")],
+    method: MethodOption = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option("--control", metavar="MODEL", help="A third, unrelated model to measure against; repeatable."),
+    ] = None,
+    json: JsonOption = None,
+    details: Annotated[bool, typer.Option("--details", help="Print the tables per layer and role too.")] = False,
+    quiet: QuietOption = False,
+    no_color: PlainOption = False,
+) -> None:
+    """Measure two models with every method of the debate, with controls.
+
+    Models are checkpoints (folder or file) or fingerprint files. Measurements only: no conclusion is drawn.
+    """
+    from kinprint import api
+
+    with _progress(quiet) as progress:
+        result = api.compare(suspect, base, methods=method, controls=control or (), progress=progress)
+    _write_json(result, json)
+    if not quiet and str(json) != "-":
+        from kinprint.report.terminal import print_comparison
+
+        print_comparison(result, _console(no_color), details=details)
+
+
+@app.command()
+def inspect(model: ModelArgument, json: JsonOption = None, no_color: PlainOption = False) -> None:
+    """Show family, geometry, roles, coverage and what a compare would read, from headers alone."""
+    from kinprint import api
+
+    result = api.inspect(model)
+    _write_json(result, json)
+    if str(json) != "-":
+        from kinprint.report.terminal import print_inspection
+
+        print_inspection(result, _console(no_color))
+
+
+@app.command()
+def fingerprint(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The fingerprint file to write.")],
+    method: MethodOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a model's fingerprints to one self-describing file, which compare takes in place of the model."""
+    from kinprint import api
+    from kinprint.fingerprints import save
+
+    with _progress(quiet) as progress:
+        made = api.fingerprint(model, methods=method, progress=progress)
+    save(made, output)
+
+
+@zoo_app.command("build")
+def zoo_build(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Which models: examples.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write them.")],
+    quiet: QuietOption = False,
+) -> None:
+    """Train a suite of small models; goes on where an earlier run stopped. Needs the [torch] extra."""
+    from kinprint import zoo
+
+    with _progress(quiet) as progress:
+        manifest = zoo.build(suite, output, progress=progress)
+    if not quiet:
+        typer.echo(str(manifest))
+
+
+# -- edges ---------------------------------------------------------------------------------------------------------
+
+
+def _console(no_color: bool) -> Console:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(no_color=no_color or None, highlight=False, width=width, emoji=False, markup=False)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Generator[Progress | None]:
+    """Show a bar on stderr while work goes on, if anybody is there to see it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading headers", total=None)
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield tell
+
+
+def _write_json(record: Record, path: Path | None) -> None:
+    if path is None:
+        return
+    text = record.model_dump_json(indent=2) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {path}: {error.strerror}: choose another place") from error
+
+
+def main() -> None:
+    """Run the command line; a fault that kinprint knows is one line on stderr and its exit code."""
+    try:
+        app()
+    except KinprintError as error:
+        line = " ".join(str(error).split())
+        sys.stderr.write(f"kinprint: {''.join(c if c.isprintable() else '?' for c in line)}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (a pager was closed): nothing is left to say, or to say it to.
+        sys.stdout = None
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.stderr.write("kinprint: interrupted\n")
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Records to text that a person reads. Nothing is computed here."""

@@ -1,0 +1,140 @@
+"""The tables themselves, and how they inherit."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from pydantic import ValidationError
+
+from kinprint.architecture import families
+from kinprint.architecture.family import parse_family, rule_skeleton
+
+SMALL = """
+name = "small"
+summary = "one matrix"
+prefixes = [""]
+requires = ["w.{layer}"]
+
+[geometry]
+hidden = ["width"]
+
+[[tensor]]
+name = "w.{layer}"
+role = "attn.q"
+out = "query.{layer}"
+in = "residual"
+
+[[tensor]]
+name = "g"
+role = "norm.final"
+out = "residual"
+"""
+
+
+def test_the_families_of_the_documentation_are_there() -> None:
+    names = {table.name for table in families()}
+    assert names >= {
+        "llama",
+        "gemma",
+        "gemma2",
+        "olmo2",
+        "gpt2",
+        "gpt_neox",
+        "bert",
+        "mixtral",
+        "qwen2_moe",
+        "qwen3_moe",
+    }
+    in_gguf = {arch for table in families() for arch in table.archs}
+    assert in_gguf >= {"llama", "qwen2", "qwen3", "gemma2", "olmo2", "gpt2", "bert", "qwen2moe", "qwen3moe"}
+
+
+def test_every_name_that_a_family_requires_is_mapped_by_it() -> None:
+    for table in families():
+        assert set(table.requires) <= {rule.name for rule in table.tensor}, table.name
+
+
+def test_no_gain_that_stands_after_a_block_is_handed_on() -> None:
+    for table in families():
+        read = {part.reads for rule in table.tensor for part in rule.parts}
+        assert not read & {"norm.attn_post", "norm.mlp_post", "norm.embed"}, table.name
+
+
+def test_every_matrix_that_reads_the_stream_inside_a_prenorm_block_names_its_norm() -> None:
+    for table in families():
+        for rule in table.tensor:
+            for part in rule.parts:
+                inside = "{layer}" in rule.name and part.input == "residual"
+                if table.placement != "post" and inside:
+                    assert part.reads in ("norm.attn", "norm.mlp"), (table.name, part.role)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("summary", "sumary"),
+        ('role = "attn.q"', 'role = "attn.query"'),
+        ('in = "residual"', 'in = "residul"'),
+        ('in = "residual"', 'in = "residual"\nscale = 2'),
+        ('hidden = ["width"]', 'widht = ["width"]'),
+        ('requires = ["w.{layer}"]', 'requires = ["w.{layer}"]\nextends = "nobody"'),
+        ('name = "g"', 'name = "w.{layer}"'),
+        ('name = "w.{layer}"\nrole', 'name = "w"\nrole'),
+        ('in = "residual"', 'in = "residual"\nreads = "norm.attn"'),
+        ('in = "residual"', 'in = "residual"\nsplit = "per-group"'),
+    ],
+)
+def test_a_table_with_a_slip_is_an_error(old: str, new: str) -> None:
+    assert parse_family(SMALL).name == "small"
+    assert old in SMALL
+    with pytest.raises((ValidationError, ValueError)):
+        parse_family(SMALL.replace(old, new))
+
+
+def test_a_child_replaces_drops_and_adds_rules_and_keeps_the_rest() -> None:
+    child = """
+extends = "small"
+name = "child"
+drop = ["g"]
+
+[[tensor]]
+name = "w.{layer}"
+role = "attn.q"
+out = "query.{layer}"
+in = "residual"
+layout = "in-out"
+
+[[tensor]]
+name = "b"
+role = "unembed.bias"
+out = "vocab"
+"""
+    family = parse_family(child, {"small": tomllib.loads(SMALL)})
+    assert [rule.name for rule in family.tensor] == ["w.{layer}", "b"]
+    assert family.tensor[0].layout == "in-out"
+    assert (family.summary, family.geometry["hidden"]) == ("one matrix", ("width",))
+
+
+def test_a_child_cannot_drop_what_its_parent_lacks() -> None:
+    with pytest.raises(ValueError, match="drops h, which small lacks"):
+        parse_family('extends = "small"\nname = "child"\ndrop = ["h"]', {"small": tomllib.loads(SMALL)})
+
+
+def test_keys_beside_a_name_are_shared_by_its_parts() -> None:
+    table = (
+        SMALL
+        + '\n[[tensor]]\nname = "gu"\nin = "residual"\nout = "vocab"\nparts = [{ role = "unembed" }, { role = "embed.token" }]'
+    )
+    rule = parse_family(table).tensor[-1]
+    assert [(part.role, part.out, part.input) for part in rule.parts] == [
+        ("unembed", "vocab", "residual"),
+        ("embed.token", "vocab", "residual"),
+    ]
+
+
+def test_no_table_spells_one_tensor_twice_under_any_prefix() -> None:
+    for table in families():
+        for prefix in table.prefixes:
+            spelled = [rule_skeleton(rule.name, prefix) for rule in table.tensor]
+            assert len(set(spelled)) == len(spelled), table.name

@@ -1,0 +1,186 @@
+"""The installed command, run as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kinprint.types import Comparison, Inspection
+from safetensors.numpy import save_file
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+COMMAND = Path(sys.executable).parent / "kinprint"
+
+
+def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def values(comparison: Comparison, method: str) -> dict[str, float | None]:
+    result = next(result for result in comparison.methods if result.method == method)
+    return {value.name: value.value for value in (*result.values, *result.controls)}
+
+
+@pytest.fixture(scope="module")
+def comparisons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Comparison]:
+    folder = tmp_path_factory.mktemp("comparisons")
+    found: dict[str, Comparison] = {}
+    for name in ("child", "twin", "laundered", "base"):
+        file = folder / f"{name}.json"
+        run("compare", EXAMPLES / name, EXAMPLES / "base", "--control", EXAMPLES / "twin", "--json", file, "--quiet")
+        found[name] = Comparison.model_validate_json(file.read_text())
+    return found
+
+
+def test_every_method_measures_the_child(comparisons: dict[str, Comparison]) -> None:
+    child = comparisons["child"]
+    assert child.status == "measured"
+    assert [result.method for result in child.methods if result.status != "measured"] == []
+    assert [pair.side for pair in child.control_pairs] == ["suspect", "base"]
+
+
+def test_a_model_and_itself_score_what_each_method_promises(comparisons: dict[str, Comparison]) -> None:
+    promised = 0
+    for result in comparisons["base"].methods:
+        for value in result.values:
+            if value.identical is not None:
+                promised += 1
+                assert value.value == pytest.approx(value.identical, abs=1e-3), (result.id, value.name)
+    assert promised >= 10
+
+
+def test_the_dispute_in_vitro(comparisons: dict[str, Comparison]) -> None:
+    """The twin's raw norm cosine looks damning; its centred cosine does not. The child's does."""
+    twin, child = values(comparisons["twin"], "layernorm"), values(comparisons["child"], "layernorm")
+    raw = [name for name in twin if "raw cosine" in name and name in child]
+    assert raw, sorted(twin)
+
+
+def test_json_goes_to_stdout_alone() -> None:
+    done = run("compare", EXAMPLES / "child", EXAMPLES / "base", "--method", "pcs", "--json", "-")
+    assert Comparison.model_validate_json(done.stdout).methods[0].method == "pcs"
+
+
+def test_piped_output_is_plain_text() -> None:
+    done = run("compare", EXAMPLES / "child", EXAMPLES / "base", "--method", "ghostspec-mse", "--details")
+    assert "\x1b" not in done.stdout
+    assert "0.976" in done.stdout
+
+
+def test_inspect_tells_family_heads_coverage_and_bytes() -> None:
+    done = run("inspect", EXAMPLES / "base")
+    for expected in ("llama", "6 query, 2 key/value, 16 wide", "100.00%", "compare reads", "attn.q", "BF16"):
+        assert expected in done.stdout
+    found = Inspection.model_validate_json(run("inspect", EXAMPLES / "base", "--json", "-").stdout)
+    assert found.model.geometry.layers == 6
+
+
+def test_fingerprint_files_stand_in_for_models(tmp_path: Path) -> None:
+    for name in ("child", "base"):
+        run("fingerprint", EXAMPLES / name, "-o", tmp_path / f"{name}.safetensors")
+    stored = Comparison.model_validate_json(
+        run("compare", tmp_path / "child.safetensors", tmp_path / "base.safetensors", "--json", "-").stdout
+    )
+    direct = Comparison.model_validate_json(run("compare", EXAMPLES / "child", EXAMPLES / "base", "--json", "-").stdout)
+    assert stored.suspect.content_digest == direct.suspect.content_digest
+    for one, other in zip(stored.methods, direct.methods, strict=True):
+        if one.method in ("pcs", "tensor-cosine"):
+            assert one.status == "not_applicable"
+            assert "stored fingerprint" in str(one.reason)
+        else:
+            assert one.values == other.values
+
+
+def test_a_fingerprint_made_for_one_method_says_what_it_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "base.safetensors"
+    run("fingerprint", EXAMPLES / "base", "-o", file, "--method", "layernorm")
+    done = run("compare", EXAMPLES / "child", file, "--method", "intrinsic")
+    assert "does not hold intrinsic/" in done.stdout
+
+
+def test_nothing_in_common_is_a_finding(tmp_path: Path) -> None:
+    save_file({"a": np.ones((3, 4), np.float32)}, tmp_path / "a.safetensors")
+    save_file({"b": np.ones((5, 6), np.float32)}, tmp_path / "b.safetensors")
+    done = run("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert "not comparable" in done.stdout
+
+
+def test_nan_in_one_tensor_is_named_and_the_rest_is_measured(tmp_path: Path) -> None:
+    import ml_dtypes
+    from kinprint.checkpoint import open_checkpoint
+
+    source = open_checkpoint(EXAMPLES / "child")
+    arrays = {name: np.array(source.read(name)).astype(np.float32) for name in source.tensors}
+    arrays["model.layers.2.self_attn.q_proj.weight"][3, 4] = np.nan
+    save_file({name: a.astype(ml_dtypes.bfloat16) for name, a in arrays.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text((EXAMPLES / "child" / "config.json").read_text())
+    text = run("compare", tmp_path, EXAMPLES / "base", "--json", "-").stdout
+    found = Comparison.model_validate_json(text)
+    assert "model.layers.2.self_attn.q_proj.weight" in text
+    assert values(found, "layernorm") == values(
+        Comparison.model_validate_json(
+            run("compare", EXAMPLES / "child", EXAMPLES / "base", "--json", "-", "-m", "layernorm").stdout
+        ),
+        "layernorm",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("compare", "no-such-model", EXAMPLES / "base"), 5, "no-such-model"),
+        (("compare", EXAMPLES / "child", EXAMPLES / "base", "--method", "magic"), 2, "unknown method 'magic'"),
+        (("zoo", "build", "no-such-suite", "--output", "unused"), 2, "no-such-suite"),
+        (("compare", EXAMPLES / "child"), 2, "Missing argument"),
+        (
+            ("compare", EXAMPLES / "child", EXAMPLES / "base", "-m", "pcs", "--json", "/no/such/place"),
+            2,
+            "cannot write",
+        ),
+    ],
+)
+def test_a_fault_is_one_line_and_its_exit_code(arguments: tuple[str | Path, ...], code: int, says: str) -> None:
+    done = run(*arguments, code=code)
+    assert says in done.stderr
+
+
+def test_help_answers_without_importing_numpy() -> None:
+    probe = "import sys, kinprint.cli; sys.exit(any(m in sys.modules for m in ('numpy', 'pydantic', 'torch')))"
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+    started = time.perf_counter()
+    run("--help")
+    assert time.perf_counter() - started < 5  # a hang, not a benchmark: see benchmarks/ for the 0.3 s
+
+
+def test_a_comparison_imports_no_torch() -> None:
+    probe = (
+        "import sys, kinprint\n"
+        f"kinprint.compare({str(EXAMPLES / 'child')!r}, {str(EXAMPLES / 'base')!r})\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+
+
+def test_the_published_schemas_are_the_programs() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "reference" / "make_schema.py"))
+    for name in made["SCHEMAS"]:
+        published = (ROOT / "docs" / "reference" / f"{name}.schema.json").read_text()
+        assert json.loads(published) == json.loads(made["schema"](name))
+
+
+def test_a_hostile_name_is_printed_as_text(tmp_path: Path) -> None:
+    hostile = "[bold]\x1b[31m\u202ename"
+    save_file({hostile: np.ones((3, 4), np.float32)}, tmp_path / "a.safetensors")
+    done = run("inspect", tmp_path / "a.safetensors")
+    assert "\x1b" not in done.stdout
+    assert "[bold]" in done.stdout

@@ -1,0 +1,127 @@
+"""What the methods say of real trained models whose lineage is known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from kinprint import api
+from kinprint.checkpoint import open_checkpoint, write_safetensors
+from kinprint.types import Comparison, MethodResult
+
+pytestmark = pytest.mark.real
+
+
+def result(comparison: Comparison, method: str) -> MethodResult:
+    return next(found for found in comparison.methods if found.method == method)
+
+
+def value(comparison: Comparison, method: str, name: str) -> float:
+    found = next(v for v in result(comparison, method).values if v.name == name)
+    assert found.value is not None, found
+    return found.value
+
+
+def assert_the_same_model(comparison: Comparison) -> None:
+    """Every value is the method's own value for a model and itself."""
+    promised = 0
+    for found in comparison.methods:
+        for one in found.values:
+            if one.identical is not None and one.value is not None:
+                promised += 1
+                assert one.value == pytest.approx(one.identical, abs=1e-3), (found.id, one.name)
+    assert promised >= 10
+
+
+def test_minilm_is_itself_resaved_in_three_shards_under_other_names(minilm: Path, tmp_path: Path) -> None:
+    source = open_checkpoint(minilm / "model.safetensors")
+    names = list(source.tensors)
+    weight_map: dict[str, str] = {}
+    for shard in range(3):
+        file = f"part-{shard}-of-three.safetensors"
+        chosen = names[shard::3]
+        write_safetensors(tmp_path / file, {name: source.read(name) for name in chosen})
+        weight_map |= dict.fromkeys(chosen, file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    shutil.copy(minilm / "config.json", tmp_path / "config.json")
+    found = api.compare(tmp_path, minilm)
+    assert found.suspect.content_digest == found.base.content_digest
+    assert found.base.family == "bert"
+    assert found.base.coverage == 1.0
+    assert_the_same_model(found)
+
+
+def test_smollm2_is_itself_dequantised_to_sharded_bf16(smollm2: Path, tmp_path: Path) -> None:
+    source = open_checkpoint(smollm2)
+    names = {_hf(name): name for name in source.tensors}
+    write_safetensors(
+        tmp_path,
+        ((hf, np.asarray(source.read(name)).astype(ml_dtypes.bfloat16)) for hf, name in names.items()),
+        config={
+            "model_type": "llama",
+            "num_hidden_layers": 30,
+            "hidden_size": 576,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "intermediate_size": 1536,
+            "vocab_size": 49152,
+            "tie_word_embeddings": True,
+        },
+        shard_bytes=100_000_000,
+    )
+    assert len(list(tmp_path.glob("*.safetensors"))) >= 2
+    found = api.compare(smollm2, tmp_path)
+    assert (found.suspect.family, found.base.family) == ("gguf-llama", "llama")
+    assert found.suspect.coverage == found.base.coverage == 1.0
+    assert_the_same_model(found)
+    assert value(found, "ghostspec-mse", "similarity") == pytest.approx(0.9761, abs=1e-3)
+
+
+def _hf(name: str) -> str:
+    """Return the Hugging Face name of a GGUF llama tensor."""
+    whole = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
+    if name in whole:
+        return whole[name]
+    _, layer, kind, _ = name.split(".")
+    place = {
+        "attn_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    }[kind]
+    return f"model.layers.{layer}.{place}.weight"
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(rxnfp: Path) -> Comparison:
+    return api.compare(rxnfp / "bert_ft", rxnfp / "bert_pretrained", controls=[rxnfp / "bert_ft_10k_25s"])
+
+
+def test_the_fine_tuned_bert_is_close_to_its_parent(fine_tuned: Comparison) -> None:
+    """Lineage: mean cosine of same-named matrices .966 (measured independently of this code)."""
+    assert fine_tuned.suspect.family == fine_tuned.base.family == "bert"
+    assert value(fine_tuned, "ghostspec-mse", "similarity") > 0.9
+    layernorm = result(fine_tuned, "layernorm")
+    centred = [v.value for v in layernorm.values if "centred" in v.name]
+    assert all(v is not None and v > 0.9 for v in centred), layernorm.values
+
+
+def test_sceptr_of_unknown_family_is_compared_by_names(sceptr: Path) -> None:
+    derived = api.compare(sceptr / "SCEPTR_finetuned", sceptr / "SCEPTR")
+    stranger = api.compare(sceptr / "SCEPTR_CDR3_only", sceptr / "SCEPTR")
+    for found in (derived, stranger):
+        assert found.suspect.family == "unknown"
+        assert found.suspect.unmapped
+        assert result(found, "ghostspec-mse").status == "not_applicable"
+        assert "role" in str(result(found, "ghostspec-mse").reason)
+    assert value(derived, "pcs", "by name") > 0.9
+    assert value(derived, "pcs", "by name") > value(stranger, "pcs", "by name")
