@@ -19,6 +19,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+
 from kinprint.checkpoint import write_safetensors
 
 LAYERS, HIDDEN, FFN, KV, VOCAB = 30, 576, 1536, 192, 49152

@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+
 from kinprint.architecture import ModelView, view
 from kinprint.fingerprints import FingerprintMethod, Method
 from kinprint.registry import METHODS

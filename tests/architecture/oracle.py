@@ -118,8 +118,8 @@ class Run:
     attention: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
 
 
-def run(name: str) -> Run:
-    """Build a model with random gains and biases, and send one token through it."""
+def run(name: str, **changed: Any) -> Run:
+    """Build a model with random gains and biases, some settings changed, and send one token through it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch and transformers are not this package's
         import torch
@@ -129,7 +129,7 @@ def run(name: str) -> Run:
         torch.set_num_threads(1)
         torch.manual_seed(11)
         case = CASES[name]
-        config = getattr(transformers, case.config)(**case.settings)
+        config = getattr(transformers, case.config)(**{**case.settings, **changed})
         module = getattr(transformers, case.model)(config).double().eval()
         with torch.no_grad():
             for tensor in module.parameters():

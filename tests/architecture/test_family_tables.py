@@ -122,11 +122,14 @@ def test_a_child_cannot_drop_what_its_parent_lacks() -> None:
 
 
 def test_keys_beside_a_name_are_shared_by_its_parts() -> None:
-    table = (
-        SMALL
-        + '\n[[tensor]]\nname = "gu"\nin = "residual"\nout = "vocab"\nparts = [{ role = "unembed" }, { role = "embed.token" }]'
-    )
-    rule = parse_family(table).tensor[-1]
+    fused = """
+[[tensor]]
+name = "gu"
+in = "residual"
+out = "vocab"
+parts = [{ role = "unembed" }, { role = "embed.token" }]
+"""
+    rule = parse_family(SMALL + fused).tensor[-1]
     assert [(part.role, part.out, part.input) for part in rule.parts] == [
         ("unembed", "vocab", "residual"),
         ("embed.token", "vocab", "residual"),

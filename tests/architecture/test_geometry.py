@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from handmade import CONFIG, filled, llama, llama_shapes, moe_shapes, without
+from handmade import CONFIG, filled, llama, llama_shapes, moe_shapes
 
 from kinprint.architecture import view
 from kinprint.checkpoint import MemoryCheckpoint
@@ -124,10 +124,3 @@ def test_layers_of_different_width_leave_that_size_open() -> None:
 
 def test_no_experts_in_the_config_is_no_contradiction() -> None:
     assert view(llama({**CONFIG, "num_experts": 0})).geometry.experts is None
-
-
-def test_a_model_without_attention_has_no_heads() -> None:
-    shapes = without(moe_shapes(), "lm_head")
-    model = view(MemoryCheckpoint(filled(shapes), config={"num_local_experts": 3}))
-    assert model.geometry.experts == 3
-    assert model.tied

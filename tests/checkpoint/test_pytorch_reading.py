@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hostile import build
-from kinprint.checkpoint import Checkpoint, open_checkpoint
+from kinprint.checkpoint import Checkpoint, open_checkpoint, pickled, pytorch_file
 from kinprint.errors import CheckpointError
 
 KINDS = [
@@ -69,6 +69,14 @@ def test_strided_offset_shared_scalar_and_empty_tensors_read(zipped: bool, tmp_p
 
 
 @FORMATS
+def test_rows_that_overlap_inside_their_storage_read_as_torch_reads_them(zipped: bool, tmp_path: Path) -> None:
+    values = torch.arange(6.0).as_strided((3, 2), (1, 1))
+    ours = saved({"w": values}, tmp_path / "model.bin", zipped=zipped)
+    assert same(ours.read("w"), values)
+    assert bytes(ours.raw("w")) == values.contiguous().numpy().tobytes()
+
+
+@FORMATS
 def test_a_module_state_dict_with_buffers_reads(zipped: bool, tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.LayerNorm(4))
     ours = saved(module.state_dict(), tmp_path / "model.bin", zipped=zipped)
@@ -118,6 +126,16 @@ def test_a_view_in_an_old_file_starts_where_it_says(tmp_path: Path) -> None:
     body = build.dict_of({"a": build.tensor(build.storage("0", 6, view=view), (3,), (1,))})
     (tmp_path / "model.bin").write_bytes(build.torch_legacy(body, {"0": build.FLOATS}))
     np.testing.assert_array_equal(open_checkpoint(tmp_path).read("a"), [2, 3, 4])
+
+
+@pytest.mark.parametrize(("module", "limit"), [(pickled, "MAX_INSTRUCTIONS"), (pytorch_file, "PICKLE_BYTES")])
+def test_a_pickle_over_the_limits_is_refused(
+    module: Any, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.bin").write_bytes(build.valid_zip())
+    monkeypatch.setattr(module, limit, 20)
+    with pytest.raises(CheckpointError, match="a pickle of more than 20"):
+        open_checkpoint(tmp_path)
 
 
 def test_a_pickle_with_protocol_4_reads(tmp_path: Path) -> None:

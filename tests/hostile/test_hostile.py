@@ -12,7 +12,9 @@ import gguf.quants  # noqa: F401 - so that its own memory is not counted as a fi
 import pytest
 
 from hostile import build
-from hostile.cases import COMMAND, MARKER, Case, all_cases
+from hostile.case import MARKER, Case
+from hostile.cases import all_cases
+from hostile.pickle_cases import COMMAND
 from kinprint.checkpoint import Checkpoint, open_checkpoint
 from kinprint.errors import CheckpointError
 

@@ -140,6 +140,12 @@ def test_statistics_of_four_coordinates_by_hand() -> None:
     assert (row["norm"], row["layer"]) == ("norm.attn", 0)
 
 
+def test_percentiles_are_of_absolute_values_and_subtracted() -> None:
+    result = compare(fingerprint(final=np.arange(101.0)), fingerprint(final=-2 * np.arange(101.0)))
+    row = dict(zip(COLUMNS, result.tables[0].rows[0], strict=True))
+    assert row["p99_abs_diff"] == pytest.approx(198 - 99, abs=1e-12)
+
+
 def test_the_published_figures_give_the_published_sigma() -> None:
     assert effect_size(np.array(SOLAR_GLM), np.array(GLM_WITHIN)) == pytest.approx(181.94, abs=0.01)
 
@@ -186,6 +192,13 @@ def test_the_mean_over_all_shuffles_is_the_expected_cosine(seed: int, cv: float)
     assert found["norm.final shuffled raw cosine"] == pytest.approx(
         found["norm.final expected raw cosine"], abs=6 * cv**2 / np.sqrt(32 * 512) + 1e-9
     )
+
+
+def test_gains_of_opposite_sign_are_expected_to_have_a_negative_cosine() -> None:
+    rng = np.random.default_rng(0)
+    found = numbers(compare(fingerprint(final=positive(rng, 0.1)), fingerprint(final=-positive(rng, 0.1))))
+    assert found["norm.final expected raw cosine"] == pytest.approx(-0.9901, abs=1e-3)
+    assert found["norm.final shuffled raw cosine"] == pytest.approx(-0.9901, abs=1e-3)
 
 
 @pytest.mark.parametrize(

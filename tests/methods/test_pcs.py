@@ -67,6 +67,13 @@ def test_every_gauge_brings_it_down(name: str, seed: int) -> None:
     assert all((value.value or 0) < 0.98 for value in found.values)
 
 
+def test_after_shuffling_even_a_model_and_itself_are_far_apart() -> None:
+    model = tiny.model(tiny.llama(0, hidden=64))
+    found = numbers(compare(model, model))
+    assert abs(found["by name, rows shuffled"] or 1) < 0.2
+    assert abs(found["by role, rows shuffled"] or 1) < 0.2
+
+
 def test_strangers_with_long_gains_are_not_at_zero_and_the_shuffle_shows_it() -> None:
     strangers: list[ModelView] = []
     for seed in (1, 2):

@@ -85,6 +85,13 @@ def test_reordered_experts_are_noticed_and_their_shared_expert_is_not_moved() ->
     assert found["moe.shared.up cosine"] == pytest.approx(1.0, abs=1e-6)
 
 
+def test_after_shuffling_even_a_model_and_itself_are_far_apart() -> None:
+    model = tiny.model(tiny.llama(0, layers=2, hidden=64))
+    found = numbers(compare(model, model))
+    assert abs(found["mlp.up cosine, rows shuffled"] or 1) < 0.2  # 24 rows; one or two stay in place
+    assert abs(found["attn.o cosine, rows shuffled"] or 1) < 0.2
+
+
 def test_strangers_gains_look_alike_as_much_after_shuffling_and_not_when_centred() -> None:
     strangers = [tiny.model(tiny.llama(seed, layers=2, hidden=512, heads=1, kv_heads=1, ffn=2)) for seed in (1, 2)]
     found = numbers(compare(*strangers))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
 from kinprint.architecture import ModelView, view
 from kinprint.checkpoint import MemoryCheckpoint
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+
 from kinprint import api
 from kinprint.checkpoint import open_checkpoint, write_safetensors
 from kinprint.types import Comparison, MethodResult

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import MemoryCheckpoint
 
 COMMON = {
     "vocab_size": 48,
     "hidden_size": 32,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "intermediate_size": 40,
     "max_position_embeddings": 64,
 }
-GROUPED = {**COMMON, "num_key_value_heads": 2}
+GROUPED = {**COMMON, "num_key_value_heads": 2, "rms_norm_eps": 1e-9}
 KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "llama": ("Llama", {**GROUPED, "attention_bias": True, "mlp_bias": True}),
     "llama-tied": ("Llama", {**GROUPED, "tie_word_embeddings": True}),
@@ -22,7 +23,7 @@ KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "qwen3": ("Qwen3", {**GROUPED, "head_dim": 16}),
     "gemma2": ("Gemma2", {**GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8}),
     "olmo2": ("Olmo2", GROUPED),
-    "gpt2": ("GPT2", {"vocab_size": 48, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+    "gpt2": ("GPT2", {"vocab_size": 48, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}),
     "gpt_neox": ("GPTNeoX", {**COMMON, "rotary_pct": 0.5, "hidden_act": "gelu"}),
     "mixtral": ("Mixtral", {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2_moe": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from kinprint.architecture import view
 from kinprint.checkpoint import MemoryCheckpoint
 from kinprint.errors import UsageError
@@ -39,7 +40,7 @@ def test_logits_stay_and_weights_move(model: Model, name: str) -> None:
     changed = preserve(state, [name], np.random.default_rng(0))
     moved = changed.view(np.float64)
     assert any(not np.array_equal(changed.parts[key], state.parts[key]) for key in state.parts)
-    # transformers computes its norms in float32, and the epsilon inside a q or k norm resists rescaling a little
+    # transformers computes its norms in float32, so a few times 1e-7 of rounding remains
     assert change(model.logits(moved), model.logits(source)) < 1e-4
 
 
@@ -77,5 +78,5 @@ def test_a_model_with_an_unmapped_tensor_is_refused() -> None:
     model = Model("llama")
     arrays = {name: model.checkpoint.read(name) for name in model.checkpoint.tensors}
     extra = MemoryCheckpoint({**arrays, "adapter.weight": np.ones((2, 2))}, config=model.checkpoint.config)
-    with pytest.raises(UsageError, match="adapter.weight has no role"):
+    with pytest.raises(UsageError, match=r"adapter\.weight has no role"):
         ModelState.from_view(view(extra))

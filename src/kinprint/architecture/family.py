@@ -110,6 +110,12 @@ class Rule(Record):
         return self
 
     @cached_property
+    def slots(self) -> tuple[str, ...]:
+        """Which numbers the name holds, in order: ``layer``, ``expert``, both or none."""
+        there = [slot for slot in ("layer", "expert") if "{" + slot + "}" in self.name]
+        return tuple(sorted(there, key=self.name.index))
+
+    @cached_property
     def vector(self) -> bool:
         """Whether the parts are vectors (gains, biases)."""
         return not any(part.input for part in self.parts)

@@ -135,10 +135,9 @@ def _ignored(family: Family, prefix: str, names: Names) -> Iterator[tuple[str, s
 
 
 def _places(name: str, shape: tuple[int, ...], rule: Rule, numbers: tuple[int, ...]) -> Iterator[tuple[PartKey, Place]]:
-    slots = sorted((slot for slot in ("layer", "expert") if "{" + slot + "}" in rule.name), key=rule.name.index)
-    if len(slots) != len(numbers):
+    if len(rule.slots) != len(numbers):
         return  # a name that spells "#" itself
-    at = dict(zip(slots, numbers, strict=True))
+    at = dict(zip(rule.slots, numbers, strict=True))
     if len(shape) != (1 if rule.vector else 2) + rule.stacked or 0 in shape:
         raise CheckpointError(
             f"tensor {name!r} has shape {list(shape)}, which {rule.parts[0].role} cannot have: the checkpoint is "
@@ -232,14 +231,18 @@ def _noted(model: ModelView, rivals: Sequence[str]) -> ModelView:
         f"no config tells {name} from {rival}, whose tensors have the same names and another meaning: read as {name}"
         for rival in sorted(set(rivals))
     ]
-    notes += [f"ignored {count} tensors: {why}" for why, count in sorted(Counter(model.ignored.values()).items())]
+    notes += [f"ignored {_tensor(count)}: {why}" for why, count in sorted(Counter(model.ignored.values()).items())]
     tensors = model.checkpoint.tensors
     apart = [name for name in model.unmapped if any(name + ending in tensors for ending in _SCALES)]
     if apart:
-        notes.append(f"{len(apart)} tensors keep their scales apart and are not read: {apart[0]} and others")
+        notes.append(f"not read because their scales lie apart: {_tensor(len(apart))}, the first {apart[0]}")
     depth = model.geometry.layers or 0
     for role in sorted(role for role in model.roles if role.startswith(("norm.", "attn."))):
         missing = sorted(set(range(depth)) - set(model.layers(role)))
         if model.layers(role) and missing:
             notes.append(f"{role} is missing in {len(missing)} of {depth} layers, first in layer {missing[0]}")
     return replace(model, notes=tuple(notes))
+
+
+def _tensor(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count} tensors"

@@ -89,6 +89,5 @@ def array(
             f"tensor {shown(name)} has dtype {dtype}, which is not decoded",
             "use a copy of the model in bf16, f16, f32, f64, f8_e4m3 or f8_e5m2",
         )
-    view = np.ndarray(shape, target, buffer=data, strides=strides)
-    view.flags.writeable = False
-    return view
+    # The bytes are read-only, and so is the array.
+    return np.ndarray(shape, target, buffer=data, strides=strides)

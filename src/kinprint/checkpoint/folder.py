@@ -113,7 +113,10 @@ def set_of_file(path: Path) -> tuple[ModelSet, bool]:
     itself.
     """
     name = path.name
-    sets = model_sets(path.parent)
+    try:
+        sets = model_sets(path.parent)
+    except CheckpointError:
+        sets = []  # a folder that may be entered but not listed
     whole = [candidate for candidate in sets if candidate.index == name or candidate.files[:1] == (name,)]
     single = ModelSet(name, (0, 0, 0), (name,))
     for candidate in whole:

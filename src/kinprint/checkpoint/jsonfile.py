@@ -25,8 +25,8 @@ def parse_object(text: bytes, where: str, *, unique: bool = False) -> dict[str, 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) != len(items):
-            keys = [key for key, _ in items]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            # Each key leaves the dict at its first turn and is missing at its second.
+            twice = next(key for key, _ in items if found.pop(key, items) is items)
             raise fault(where, f"holds the key {shown(twice)} twice", "the header lies or is damaged: " + FETCH_AGAIN)
         return found
 

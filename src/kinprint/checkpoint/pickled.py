@@ -9,7 +9,6 @@ Source: Lib/pickletools.py (instruction set); torch/_utils.py and torch/_tensor.
 
 from __future__ import annotations
 
-import io
 import pickletools
 import struct
 from collections.abc import Callable
@@ -18,12 +17,13 @@ from typing import IO, Any, TypeVar, cast
 
 from kinprint.checkpoint import dtypes
 from kinprint.checkpoint.faults import FETCH_AGAIN, MAX_ELEMENTS, SHOWN_CHARS, checked_shape, fault, natural, shown
+from kinprint.checkpoint.stream import Stream
 
 PICKLE_BYTES = 50_000_000
 """Longest pickle that is read: about 200,000 tensors."""
 
-MAX_INSTRUCTIONS = 5_000_000
-"""Most instructions that are run; a tensor takes about 40."""
+MAX_INSTRUCTIONS = 2_000_000
+"""Most instructions that are run: a tensor takes about 40, and one instruction can make an object of 64 bytes."""
 
 INTEGER_BITS = 128
 """Longest integer that is believed. torch's own magic number has 77 bits."""
@@ -136,56 +136,6 @@ class TensorRef:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-
-
-class Stream(io.RawIOBase):
-    """The file-like face of a memory view that ``pickletools`` and ``zipfile`` read through.
-
-    No read returns or allocates more than the view holds, whatever length a header claims.
-    """
-
-    LINE_BYTES = 4096
-
-    def __init__(self, data: memoryview, where: str) -> None:
-        super().__init__()
-        self._data = data
-        self._position = 0
-        self.where = where
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Return up to ``size`` bytes."""
-        end = len(self._data) if size is None or size < 0 else min(len(self._data), self._position + size)
-        chunk = bytes(self._data[self._position : end])
-        self._position = max(end, self._position)
-        return chunk
-
-    def readline(self, size: int | None = -1) -> bytes:
-        """Return up to the next line break, but never a long line: names are short."""
-        del size
-        chunk = bytes(self._data[self._position : self._position + self.LINE_BYTES])
-        line = chunk[: chunk.find(b"\n") + 1] or chunk
-        self._position += len(line)
-        return line
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move, as files do; a place outside the view is an error or gives empty reads."""
-        position = offset + (0, self._position, len(self._data))[whence]
-        if position < 0:
-            raise ValueError("seek before the start")
-        self._position = min(position, len(self._data))
-        return self._position
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
 
 
 def load(stream: Stream) -> tuple[object, dict[str, Storage]]:

@@ -20,7 +20,8 @@ from kinprint.checkpoint.base import Array, TensorInfo
 from kinprint.checkpoint.faults import FETCH_AGAIN, checked_name, fault, shown
 from kinprint.checkpoint.local import ByteSource
 from kinprint.checkpoint.parts import Part, bytes_of, take
-from kinprint.checkpoint.pickled import PICKLE_BYTES, Stream, TensorRef, load
+from kinprint.checkpoint.pickled import PICKLE_BYTES, TensorRef, load
+from kinprint.checkpoint.stream import Stream
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"

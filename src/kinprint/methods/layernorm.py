@@ -62,7 +62,7 @@ SOURCE = (
     "ANLGBOY/solar-vs-glm-sanity-check"
 )
 
-KINDS = ("norm.embed", "norm.attn", "norm.attn_post", "norm.mlp", "norm.mlp_post", "norm.final")
+KINDS = ("norm.attn", "norm.mlp", "norm.attn_post", "norm.mlp_post", "norm.embed", "norm.final")
 """Norms whose gain has one entry for each residual coordinate."""
 
 REFERENCE_LAYERS = (10, 20, 30, 40)
@@ -244,7 +244,8 @@ def _statistics(a_N: Array, b_N: Array) -> tuple[float | None, ...]:
     return (
         _number(cosine_table(a_N[None], b_N[None])[0, 0]),
         _number(cosine_table(a_N[None], b_N[None], centred=True)[0, 0]),
-        expected_cosine(cv_a, cv_b),
+        # Published for positive gains; with the sign of the means it is the mean over all shuffles of any gains.
+        expected_cosine(cv_a, cv_b) * float(np.sign(a_N.mean() * b_N.mean())),
         float(np.mean(np.abs(a_N - b_N))),
         abs(float(np.quantile(np.abs(a_N), 0.99) - np.quantile(np.abs(b_N), 0.99))),
         float(np.linalg.norm(a_N - b_N)) / norm if norm > 0 else None,
@@ -306,7 +307,7 @@ def _layer_controls(name: str, left: _Gains, right: _Gains, layers: Sequence[int
             found.append(_control(f"{name} adjacent layers {word} cosine, {who}", _mean(next_L), "inside the model"))
     sigma = _sigma(left, right, chosen)
     if sigma is not None:
-        note = "no evidence: strangers have it too"
+        note = "no evidence of descent: see below"
         found.append(Value(name=f"{name} claim's sigma", value=sigma, kind="statistic", note=note))
     return found
 

@@ -16,6 +16,9 @@ from rich.text import Text
 from kinprint.types import Cell, Comparison, ControlPair, Inspection, MethodResult, ModelInfo, Table, Value
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+GRID_FROM = 6
+"""Values named "role measure" from which on they are shown as a grid."""
+
 UNMAPPED_SHOWN = 40
 """Unmapped tensors that ``inspect`` lists before it refers to ``--json``."""
 
@@ -57,6 +60,7 @@ def print_comparison(comparison: Comparison, console: Console, *, details: bool 
     console.print(
         Text("Measurements and controls; no conclusion is drawn. A value means something only against its controls.")
     )
+    console.print(_summary(comparison))
     for index, result in enumerate(comparison.methods):
         _print_method(result, index, comparison.control_pairs, console)
         if details:
@@ -66,9 +70,9 @@ def print_comparison(comparison: Comparison, console: Console, *, details: bool 
 
 
 def _print_models(comparison: Comparison, console: Console) -> None:
-    table = _table("", ("model", "name", "family", "size", "mapped", "content digest"))
+    table = _table("", ("model", "name", "family", "size", "mapped", "content digest"), text_columns=6)
     labelled = [("suspect", comparison.suspect), ("base", comparison.base)]
-    labelled += [("control", model) for model in comparison.controls]
+    labelled += [(f"control C{index}", model) for index, model in enumerate(comparison.controls, start=1)]
     for label, model in labelled:
         table.add_row(
             label,
@@ -98,46 +102,118 @@ def _size(model: ModelInfo) -> str:
     return ", ".join(shown)
 
 
+def _summary(comparison: Comparison) -> RichTable:
+    """The first two values of every method, against themselves and against third models."""
+    pairs = comparison.control_pairs
+    thirds = _thirds(pairs)
+    table = _table("Summary", ("method", "value", "suspect vs base", "same model", *thirds), text_columns=2)
+    for index, result in enumerate(comparison.methods):
+        for value in result.values[:2] if result.status == "measured" else ():
+            others = [number(_find(pair.methods[index], value.name)) for pair in pairs]
+            table.add_row(_short(result.id), clean(value.name), number(value.value), number(value.identical), *others)
+    return table
+
+
+def _thirds(pairs: tuple[ControlPair, ...]) -> list[str]:
+    """Short names of the pairs with third models; C1 is the first control in the list of models."""
+    return [f"{pair.side} vs C{position // 2 + 1}" for position, pair in enumerate(pairs)]
+
+
+def _short(method_id: str) -> str:
+    """Name, version and what distinguishes rows of one method; the constants stand over the method's own table."""
+    fold = re.search(r"fold=(true|false)", method_id)
+    return method_id.split("[")[0] + (f" {fold[0]}" if fold else "")
+
+
 def _print_method(result: MethodResult, index: int, pairs: tuple[ControlPair, ...], console: Console) -> None:
     console.print()
     if result.status == "not_applicable":
         console.print(Text(f"{result.id}: not applicable: {clean(result.reason or '')}"))
         return
-    thirds = [f"{pair.side} vs {clean(pair.control)}" for pair in pairs]
-    table = _table(result.id, ("", "suspect vs base", "same model", *thirds, "how to read it"))
-    others = [{value.name: value for value in _values(pair.methods[index])} for pair in pairs]
-    for style, values in (("", result.values), ("dim", result.controls)):
-        for value in values:
-            label = clean(value.name) if not style else f"control: {clean(value.name)}"
-            third = [number(other[value.name].value if value.name in other else None) for other in others]
-            table.add_row(label, number(value.value), number(value.identical), *third, _reading(value), style=style)
-    console.print(table)
-    for note in result.notes:
+    gridded = {value.name for value in _values(result) if _role(value)}
+    if len(gridded) < GRID_FROM:
+        gridded = set[str]()
+    else:
+        console.print(_grid(result, index, pairs))
+    rest = [value for value in _values(result) if value.name not in gridded]
+    if rest:
+        console.print(_list(result, index, pairs, rest, "" if gridded else result.id))
+    reasons = dict.fromkeys(f"{v.name}: {v.reason}" for v in _values(result) if v.name in gridded and v.reason)
+    for note in (*reasons, *result.notes):
         console.print(Text(f"  {clean(note)}", style="dim"))
+
+
+def _list(
+    result: MethodResult, index: int, pairs: tuple[ControlPair, ...], values: list[Value], title: str
+) -> RichTable:
+    """One row for each value."""
+    thirds = _thirds(pairs)
+    table = _table(title, ("", "suspect vs base", "same model", *thirds, "how to read it"))
+    controls = {value.name for value in result.controls}
+    for value in values:
+        label = f"control: {value.name}" if value.name in controls else value.name
+        others = [number(_find(pair.methods[index], value.name)) for pair in pairs]
+        reading = value.reason or value.note or ("" if value.kind == "statistic" else value.kind)
+        table.add_row(clean(label), number(value.value), number(value.identical), *others, clean(reading))
+    return table
+
+
+def _grid(result: MethodResult, index: int, pairs: tuple[ControlPair, ...]) -> RichTable:
+    """Values that are named "role measure": the fewer of roles and measures become columns."""
+    controls = {value.name for value in result.controls}
+    named = [(*str(value.name).split(" ", 1), value.name) for value in _values(result) if _role(value)]
+    roles = list(dict.fromkeys(role for role, _, _ in named))
+    measures = list(dict.fromkeys((measure, name in controls) for _, measure, name in named))
+    columns: list[tuple[MethodResult, str, str, str]] = []  # (result, label, role or measure, which of the two)
+    by_role = len(roles) >= len(measures)
+    others = zip(_thirds(pairs), pairs, strict=True)
+    sides = [("", result), *((f"\n{name}", pair.methods[index]) for name, pair in others)]
+    for label, side in sides:
+        if by_role:
+            kept = [(m, "control: " * c + m) for m, c in measures if side is result or not c]
+            columns += [(side, shown + label, measure, "measure") for measure, shown in kept]
+        else:
+            columns += [(side, role + label, role, "role") for role in roles]
+    table = _table(result.id, ("", *(label for _, label, _, _ in columns)), text_columns=1)
+    rows = [(role, role) for role in roles] if by_role else [(m, "control: " * c + m) for m, c in measures]
+    for row, shown in rows:
+        cells = [
+            number(_find(side, f"{row} {other}" if which == "measure" else f"{other} {row}"))
+            if side is result or by_role or (row, True) not in measures
+            else ""
+            for side, _, other, which in columns
+        ]
+        table.add_row(clean(shown), *cells)
+    return table
+
+
+def _role(value: Value) -> bool:
+    return re.match(r"[a-z]+(\.[a-z_]+)+ ", value.name) is not None
 
 
 def _values(result: MethodResult) -> tuple[Value, ...]:
     return (*result.values, *result.controls)
 
 
-def _reading(value: Value) -> str:
-    return clean(value.reason or value.note or ("" if value.kind == "statistic" else value.kind))
+def _find(result: MethodResult, name: str) -> float | None:
+    return next((value.value for value in _values(result) if value.name == name), None)
 
 
 def _details(table: Table) -> RichTable:
-    shown = _table(table.title, table.columns)
+    shown = _table(table.title, table.columns, text_columns=0)
     for row in table.rows:
         shown.add_row(*(number(cell) for cell in row))
     return shown
 
 
-def _table(title: str, columns: tuple[str, ...]) -> RichTable:
-    table = RichTable(
-        title=Text(clean(title), style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD
-    )
+def _table(title: str, columns: tuple[str, ...], *, text_columns: int | None = None) -> RichTable:
+    """Make an empty table; columns are text, or numbers from ``text_columns`` on (by default all between the ends)."""
+    named = Text(clean(title), style="bold") if title else None
+    table = RichTable(title=named, title_justify="left", box=box.SIMPLE_HEAD)
     for position, column in enumerate(columns):
-        numeric = 0 < position < len(columns) - 1
-        table.add_column(Text(clean(column)), overflow="fold", justify="right" if numeric and title else "left")
+        numeric = 0 < position < len(columns) - 1 if text_columns is None else position >= text_columns
+        heading = Text("\n".join(clean(line) for line in column.split("\n")))
+        table.add_column(heading, overflow="fold", justify="right" if numeric else "left", no_wrap=position == 0)
     return table
 
 
@@ -163,7 +239,7 @@ def print_inspection(found: Inspection, console: Console) -> None:
     for label, fact in facts:
         table.add_row(Text(label, style="bold"), Text(clean(fact), overflow="fold"))
     console.print(table)
-    roles = _table("", ("role", "parts", "shape of the first", "dtypes", "parameters"))
+    roles = _table("", ("role", "parts", "shape of the first", "dtypes", "parameters"), text_columns=4)
     for role in found.roles:
         shape = " x ".join(str(length) for length in role.shape)
         roles.add_row(role.role, str(role.parts), shape, ", ".join(role.dtypes), number(role.parameters))

@@ -79,7 +79,8 @@ def _all_layers(
     left_out: dict[str, list[int]] = {}
     for layer in candidates:
         try:
-            found[layer] = _checked(spectra(model, layer))
+            with np.errstate(all="ignore"):  # _checked finds what overflowed
+                found[layer] = _checked(spectra(model, layer))
         except (NonFiniteError, UsageError, np.linalg.LinAlgError) as error:
             left_out.setdefault(str(error), []).append(layer)
     problems = [f"layers {', '.join(map(str, layers))} left out: {reason}" for reason, layers in left_out.items()]

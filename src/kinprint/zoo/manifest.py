@@ -79,7 +79,7 @@ class ModelEntry(Record):
         weights_bytes: Size of ``model.safetensors``.
         weights_sha256: Hex digest of ``model.safetensors``.
         content_digest: Digest of the tensors, as ``kinprint inspect`` and ``compare`` give it.
-        seconds: Time that it took.
+        seconds: Wall time that it took, beside whatever else the machine was doing.
         versions: Releases of what made it. Only the same ones, on a like processor, give the same bits.
     """
 
