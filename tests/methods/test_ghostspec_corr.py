@@ -14,7 +14,7 @@ from kinprint.fingerprints import Fingerprint, FingerprintMethod
 from kinprint.methods import ghostspec_mse
 from kinprint.methods.ghostspec_corr import METHODS
 from kinprint.spectra import ATTENTION
-from kinprint.transform import PRESERVING, ModelState, preserve
+from kinprint.transform import PRESERVING
 from kinprint.types import MethodResult
 from methods import tiny
 
@@ -29,10 +29,6 @@ def run(method: FingerprintMethod, suspect: ModelView, base: ModelView) -> Metho
 def numbers(result: MethodResult) -> Mapping[str, float]:
     found = {value.name: value.value for value in (*result.values, *result.controls)}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def moved(tensors: Mapping[str, np.ndarray], names: list[str], seed: int) -> ModelView:
-    return preserve(ModelState.from_view(tiny.model(tensors)), names, np.random.default_rng(seed)).view()
 
 
 def stored(qk: list[float], vo: list[float]) -> Fingerprint:
@@ -50,7 +46,7 @@ def stored(qk: list[float], vo: list[float]) -> Fingerprint:
 @settings(deadline=None, max_examples=3)
 def test_unchanged_by(name: str, seed: int) -> None:
     tensors = tiny.llama(seed)
-    found = numbers(run(FOLDED, moved(tensors, [name], seed), tiny.model(tensors)))
+    found = numbers(run(FOLDED, tiny.moved(tensors, [name], seed), tiny.model(tensors)))
     assert found["similarity"] == pytest.approx(1.0, abs=1e-6)  # weights are rounded to float32 after the change
 
 
@@ -59,14 +55,14 @@ def test_unchanged_by(name: str, seed: int) -> None:
 def test_unchanged_by_all_of_them_together(seed: int) -> None:
     tensors = tiny.llama(seed)
     everything = [name for name in PRESERVING if name != "expert-permutation"]
-    found = numbers(run(FOLDED, moved(tensors, everything, seed), tiny.model(tensors)))
+    found = numbers(run(FOLDED, tiny.moved(tensors, everything, seed), tiny.model(tensors)))
     assert found["similarity"] == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(UNFOLDED.notices))
 def test_the_papers_form_is_changed_by(name: str) -> None:
     tensors = tiny.llama(3)
-    found = numbers(run(UNFOLDED, moved(tensors, [name], 1), tiny.model(tensors)))
+    found = numbers(run(UNFOLDED, tiny.moved(tensors, [name], 1), tiny.model(tensors)))
     assert found["similarity"] < 0.999
 
 
@@ -80,10 +76,10 @@ def test_a_child_is_nearer_than_a_stranger(seed: int) -> None:
 
 
 def test_by_hand() -> None:
-    # levels are (1 + m + 0) / 3, so only m moves: x = (0, 0, 1, 0, 0, 0) against y = (0, 0, 0, 0, 0, 1) in units of
-    # the step. Both have one point apart: a_ij is 1 where exactly one of i, j is the point. Row means are 1/6, and 5/6 at
-    # the point; the grand mean is 10/36. Centred: A_pp = -50/36, A_pi = 10/36, A_ij = -2/36, so sum A^2 = 3600 / 1296.
-    # Cross products: 2 (A_pp A_qp) + 2 A_pi A_qi ... = (2 (-50)(-2) + 2 (10)(10) + 16 (10)(-2) + 16 (4)) / 1296.
+    # Levels are (1 + m + 0) / 3, so in units of the step x = (0, 0, 1, 0, 0, 0) and y = (0, 0, 0, 0, 0, 1): one point
+    # apart in each. Distances are 1 where exactly one of i, j is that point p; row means are 1/6, and 5/6 at p; the
+    # grand mean is 10/36. Centred: A_pp = -50/36, A_pi = 10/36, A_ij = -2/36, and 36^2 sum A^2 = 2500 + 1000 + 100.
+    # With B about another point q, 36^2 sum AB = 2 (-50)(-2) + 2 (10)(10) + 4 * 4 (10)(-2) + 4 * 4 (-2)(-2) = 144.
     step, rest = 0.75, 0.25
     found = numbers(FOLDED.compare(stored([rest, rest, step], [rest] * 3), stored([rest] * 3, [rest, rest, step])))
     assert found["similarity"] == pytest.approx(np.sqrt(144 / 3600), abs=1e-7)

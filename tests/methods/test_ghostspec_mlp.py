@@ -13,7 +13,7 @@ from kinprint.architecture import ModelView
 from kinprint.fingerprints import Fingerprint, FingerprintMethod
 from kinprint.methods.ghostspec_mlp import METHODS
 from kinprint.spectra import IDENTICAL, MLP, similarity
-from kinprint.transform import PRESERVING, ModelState, preserve
+from kinprint.transform import PRESERVING
 from kinprint.types import MethodResult
 from methods import tiny
 
@@ -30,30 +30,26 @@ def numbers(result: MethodResult) -> Mapping[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def moved(tensors: Mapping[str, np.ndarray], names: list[str], seed: int) -> ModelView:
-    return preserve(ModelState.from_view(tiny.model(tensors)), names, np.random.default_rng(seed)).view()
-
-
 @pytest.mark.parametrize("name", sorted(FOLDED.ignores - {"expert-permutation"}))
 @given(seed=seeds)
 @settings(deadline=None, max_examples=3)
 def test_unchanged_by(name: str, seed: int) -> None:
     tensors = tiny.llama(seed)
-    found = numbers(run(FOLDED, moved(tensors, [name], seed), tiny.model(tensors)))
+    found = numbers(run(FOLDED, tiny.moved(tensors, [name], seed), tiny.model(tensors)))
     for label in ("similarity", "up: similarity", "down: similarity"):
         assert found[label] == pytest.approx(IDENTICAL, abs=1e-6), label  # rounded to float32 after the change
 
 
 def test_unchanged_by_all_that_it_ignores_together_in_a_mixture_with_a_shared_expert() -> None:
     tensors = tiny.mixture(2)
-    found = numbers(run(FOLDED, moved(tensors, sorted(FOLDED.ignores), 1), tiny.model(tensors)))
+    found = numbers(run(FOLDED, tiny.moved(tensors, sorted(FOLDED.ignores), 1), tiny.model(tensors)))
     assert found["similarity"] == pytest.approx(IDENTICAL, abs=1e-6)
 
 
 @pytest.mark.parametrize(("method", "name"), [(m, name) for m in METHODS for name in sorted(m.notices)])
 def test_changed_by(method: FingerprintMethod, name: str) -> None:
     tensors = tiny.llama(3)
-    found = numbers(run(method, moved(tensors, [name], 1), tiny.model(tensors)))
+    found = numbers(run(method, tiny.moved(tensors, [name], 1), tiny.model(tensors)))
     assert max(found["up: distance"], found["down: distance"]) > 1e-4
 
 

@@ -13,7 +13,7 @@ from kinprint.architecture import ModelView
 from kinprint.fingerprints import Fingerprint, FingerprintMethod
 from kinprint.methods.ghostspec_mse import METHODS
 from kinprint.spectra import ATTENTION, IDENTICAL
-from kinprint.transform import PRESERVING, ModelState, preserve
+from kinprint.transform import PRESERVING
 from kinprint.types import MethodResult
 from methods import tiny
 
@@ -30,10 +30,6 @@ def numbers(result: MethodResult) -> Mapping[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def moved(tensors: Mapping[str, np.ndarray], names: list[str], seed: int) -> ModelView:
-    return preserve(ModelState.from_view(tiny.model(tensors)), names, np.random.default_rng(seed)).view()
-
-
 def stored(qk: list[list[float]], vo: list[list[float]]) -> Fingerprint:
     layers = np.arange(len(qk), dtype=np.int64)
     return Fingerprint(ATTENTION[True].id, {"layers": layers, "qk": np.array(qk, float), "vo": np.array(vo, float)})
@@ -44,7 +40,7 @@ def stored(qk: list[list[float]], vo: list[list[float]]) -> Fingerprint:
 @settings(deadline=None, max_examples=3)
 def test_unchanged_by(name: str, seed: int) -> None:
     tensors = tiny.llama(seed)
-    found = numbers(run(FOLDED, moved(tensors, [name], seed), tiny.model(tensors)))
+    found = numbers(run(FOLDED, tiny.moved(tensors, [name], seed), tiny.model(tensors)))
     # weights are rounded to float32 after the change: distances of some 1e-13
     assert found["distance"] == pytest.approx(0.0, abs=1e-9)
     assert found["similarity"] == pytest.approx(IDENTICAL, abs=1e-6)
@@ -55,7 +51,7 @@ def test_unchanged_by(name: str, seed: int) -> None:
 def test_unchanged_by_all_of_them_together(seed: int) -> None:
     tensors = tiny.llama(seed, bias=True)
     everything = [name for name in PRESERVING if name != "expert-permutation"]
-    found = numbers(run(FOLDED, moved(tensors, everything, seed), tiny.model(tensors)))
+    found = numbers(run(FOLDED, tiny.moved(tensors, everything, seed), tiny.model(tensors)))
     assert found["similarity"] == pytest.approx(IDENTICAL, abs=1e-6)
 
 
@@ -67,14 +63,14 @@ def test_every_function_preserving_change_is_declared_to_be_ignored() -> None:
 @pytest.mark.parametrize("name", sorted(UNFOLDED.ignores - {"expert-permutation"}))
 def test_the_papers_form_is_unchanged_by(name: str) -> None:
     tensors = tiny.llama(3)
-    found = numbers(run(UNFOLDED, moved(tensors, [name], 1), tiny.model(tensors)))
+    found = numbers(run(UNFOLDED, tiny.moved(tensors, [name], 1), tiny.model(tensors)))
     assert found["similarity"] == pytest.approx(IDENTICAL, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(UNFOLDED.notices))
 def test_the_papers_form_is_changed_by(name: str) -> None:
     tensors = tiny.llama(3)
-    found = numbers(run(UNFOLDED, moved(tensors, [name], 1), tiny.model(tensors)))
+    found = numbers(run(UNFOLDED, tiny.moved(tensors, [name], 1), tiny.model(tensors)))
     assert found["distance"] > 1e-4
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from kinprint.architecture import ModelView, view
 from kinprint.checkpoint import MemoryCheckpoint
+from kinprint.transform import ModelState, preserve
 
 
 def llama(
@@ -71,6 +72,14 @@ def mixture(seed: int = 0, *, layers: int = 4, experts: int = 3, shared: bool = 
 def model(tensors: Mapping[str, np.ndarray], *, name: str = "tiny", **config: object) -> ModelView:
     """Return a view of tensors; the head size comes from the config unless another is given."""
     return view(MemoryCheckpoint(tensors, config={"head_dim": 4, **config}, name=name))
+
+
+def moved(tensors: Mapping[str, np.ndarray], names: Iterable[str], seed: int) -> ModelView:
+    """Return the model after function-preserving changes; it gets an output matrix, or it could not be rotated."""
+    hidden = tensors["model.norm.weight"].size
+    output = np.random.default_rng(seed).standard_normal((8, hidden)).astype(np.float32)
+    state = ModelState.from_view(model({**tensors, "lm_head.weight": output}))
+    return preserve(state, names, np.random.default_rng(seed)).view()
 
 
 def changed(tensors: Mapping[str, np.ndarray], seed: int, scale: float) -> dict[str, np.ndarray]:

@@ -76,7 +76,7 @@ def test_smollm2_is_itself_dequantised_to_sharded_bf16(smollm2: Path, tmp_path: 
     )
     assert len(list(tmp_path.glob("*.safetensors"))) >= 2
     found = api.compare(smollm2, tmp_path)
-    assert (found.suspect.family, found.base.family) == ("gguf-llama", "llama")
+    assert (found.suspect.family, found.base.family) == ("llama", "llama")
     assert found.suspect.coverage == found.base.coverage == 1.0
     assert_the_same_model(found)
     assert value(found, "ghostspec-mse", "similarity") == pytest.approx(0.9761, abs=1e-3)

@@ -61,8 +61,8 @@ _ROUNDING = 1e-12
 
 TREND_NOTE = (
     "no null distribution: layers share a trend with depth, so unrelated models correlate far above 0. Unrelated "
-    "pairs: deepseek-llm-7b and Llama-2-7b .91 (published); of 8,698 in TensorLock's published matrix of 137 models the "
-    "median is .44, the 99th percentile .91, the largest .93"
+    "pairs: deepseek-llm-7b and Llama-2-7b .91 (published); of 8,698 in TensorLock's published matrix of 137 models "
+    "the median is .44, the 99th percentile .91, the largest .93"
 )
 
 
@@ -174,7 +174,7 @@ def compare(suspect: Fingerprint, base: Fingerprint) -> MethodResult:
         id=ID,
         status="measured",
         values=(_mean_of(values[: len(ATTENTION)]), *values),
-        controls=_controls(suspect, base),
+        controls=_controls(suspect, base) if all(value.value is not None for value in values[: len(ATTENTION)]) else (),
         tables=(_role_table(suspect, base, values, names), _layer_table(suspect, base)),
         notes=(TREND_NOTE, *_notes(suspect, base)),
         source=SOURCE,
@@ -199,27 +199,26 @@ def correlate(a_L: Float[Array, " L"], b_M: Float[Array, " M"], *, paired: bool)
         if np.ptp(sequence) <= _ROUNDING * np.abs(sequence).max():
             return None, f"{side}: the same in every layer"
     longest = max(a_L.size, b_M.size)
-    # Scored again after the interpolation, which does not keep mean and variance.
-    a_N, b_N = (zscore(resample(zscore(sequence), longest)) for sequence in (a_L, b_M))
+    # Z-scores before the interpolation would change nothing: it is linear, and these are taken after it.
+    a_N, b_N = (zscore(resample(sequence, longest)) for sequence in (a_L, b_M))
     return float(np.clip(np.mean(a_N * b_N), -1.0, 1.0)), None
 
 
-def _correlation(name: str, suspect: Fingerprint, base: Fingerprint, order_L: Array | None = None) -> Value:
-    """Return one sequence's correlation, the suspect's layers taken in another order if one is given."""
+def _correlation(name: str, suspect: Fingerprint, base: Fingerprint) -> Value:
     label = f"{name} pearson"
     a_L, b_M = _sequence(suspect, name), _sequence(base, name)
     if a_L is None or b_M is None:
         missing = f"{'suspect' if a_L is None else 'base'} has no usable {name}"
         return Value(name=label, value=None, kind="similarity", identical=1.0, reason=missing)
-    number, reason = correlate(a_L if order_L is None else a_L[order_L], b_M, paired=_same_layers(suspect, base))
+    number, reason = correlate(a_L, b_M, paired=_same_layers(suspect, base))
     return Value(name=label, value=number, kind="similarity", identical=1.0, reason=reason)
 
 
-def _mean_of(values: Sequence[Value], name: str = "similarity") -> Value:
+def _mean_of(values: Sequence[Value]) -> Value:
     found = [value.value for value in values if value.value is not None]
     missing = next((value for value in values if value.value is None), None)
     return Value(
-        name=name,
+        name="similarity",
         value=float(np.mean(found)) if missing is None else None,
         kind="similarity",
         identical=1.0,
@@ -229,13 +228,13 @@ def _mean_of(values: Sequence[Value], name: str = "similarity") -> Value:
 
 
 def _controls(suspect: Fingerprint, base: Fingerprint) -> tuple[Value, ...]:
-    depth = suspect.arrays["layers"].size
+    depth, paired = suspect.arrays["layers"].size, _same_layers(suspect, base)
 
     def similarity(order_L: Array) -> float | None:
-        return _mean_of([_correlation(role, suspect, base, order_L) for role in ATTENTION]).value
+        found = [correlate(suspect.arrays[r][order_L], base.arrays[r], paired=paired)[0] for r in ATTENTION]
+        known = [number for number in found if number is not None]
+        return float(np.mean(known)) if len(known) == len(found) else None
 
-    if similarity(np.arange(depth)) is None:
-        return ()
     rng = np.random.default_rng(SEED)
     draws = [drawn for _ in range(SHUFFLES) if (drawn := similarity(rng.permutation(depth))) is not None]
     mean, q95 = (float(np.mean(draws)), float(np.quantile(np.abs(draws), 0.95))) if draws else (None, None)

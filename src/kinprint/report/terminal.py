@@ -209,7 +209,7 @@ def _details(table: Table) -> RichTable:
 def _table(title: str, columns: tuple[str, ...], *, text_columns: int | None = None) -> RichTable:
     """Make an empty table; columns are text, or numbers from ``text_columns`` on (by default all between the ends)."""
     named = Text(clean(title), style="bold") if title else None
-    table = RichTable(title=named, title_justify="left", box=box.SIMPLE_HEAD)
+    table = RichTable(title=named, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for position, column in enumerate(columns):
         numeric = 0 < position < len(columns) - 1 if text_columns is None else position >= text_columns
         heading = Text("\n".join(clean(line) for line in column.split("\n")))

@@ -30,8 +30,8 @@ K_TAU = 3.7097
 """Slope of the similarity times ``TAU``. Only this product gives identical models the 0.9761 of the paper's tables."""
 
 RHO = 0.000925
-"""Penalty for a skipped layer, a tenth of ``TAU``. Chosen here, because the paper prints no value: above the distance of
-related layers (0.0002), so that noise skips nothing; far below that of unrelated ones, so that pruned layers can be
+"""Penalty for a skipped layer, a tenth of ``TAU``. Chosen here, because the paper prints no value: above the distance
+of related layers (0.0002), so that noise skips nothing; far below that of unrelated ones, so that pruned layers can be
 skipped."""
 
 IDENTICAL = float(1 / (1 + np.exp(-K_TAU)))
