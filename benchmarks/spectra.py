@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from kinprint.linalg import effective_rank, product_singular_values
 from kinprint.linalg.heads import grouped_query_sum
 
 HEAD_DIM = 128
+SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 CASES = (("GQA", 4, 20.0), ("MHA", 1, 2.0))
 """Name, query heads per key/value head, and the ratio that must be reached."""
 
@@ -42,6 +44,18 @@ def timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
     return time.perf_counter() - started, result
 
 
+def machine() -> str:
+    """Return what the numbers are measured on. Settings of the BLAS are reported, never changed."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    settings = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
+    parts = [names[0] if names else platform.machine(), f"{os.cpu_count()} cores", f"numpy {np.__version__}"]
+    if hasattr(os, "getloadavg"):
+        parts.append(f"load {os.getloadavg()[0]:.1f} before the start")
+    return "# " + ", ".join((*parts, *settings))
+
+
 def main() -> None:
     """Print one row for each case; exit 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,10 +63,9 @@ def main() -> None:
     parser.add_argument("--no-accuracy", action="store_true")
     options = parser.parse_args()
     width, heads = options.width, options.width // HEAD_DIM
-    print(f"# {platform.processor() or platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")
-    print(
-        "| layer | dense float32 s | ours s | ratio | bar | largest error inside effective rank |\n|---|---|---|---|---|---|"
-    )
+    print(machine())
+    print("| layer | dense float32 s | ours s | ratio | bar | largest error inside effective rank |")
+    print("|---|---|---|---|---|---|")
     missed = False
     for name, group, bar in CASES:
         rng = np.random.default_rng(0)

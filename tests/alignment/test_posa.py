@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def steered_cost(distances: np.ndarray, columns: tuple[int, ...], penalty: float) -> float:
-    gaps = sum(after - before - 1 for before, after in zip(columns, columns[1:], strict=False))
+    gaps = sum(after - before - 1 for before, after in pairwise(columns))
     return float(sum(distances[row, column] for row, column in enumerate(columns)) + penalty * gaps)
 
 

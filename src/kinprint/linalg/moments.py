@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from kinprint.linalg.threads import threads_for
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _CHUNK = 1 << 15
@@ -41,11 +43,12 @@ def moments(blocks: Iterable[Sequence[Array]], tensors: int) -> Float64[Array, "
     rows = np.ones((tensors + 1, _CHUNK))
     for block in blocks:
         flat = [np.ravel(part) for part in block]
-        for first in range(0, flat[0].size, _CHUNK):
-            count = min(_CHUNK, flat[0].size - first)
-            for row, part in enumerate(flat):
-                rows[row, :count] = part[first : first + count]
-            sums_SS += rows[:, :count] @ rows[:, :count].T
+        with threads_for(tensors):
+            for first in range(0, flat[0].size, _CHUNK):
+                count = min(_CHUNK, flat[0].size - first)
+                for row, part in enumerate(flat):
+                    rows[row, :count] = part[first : first + count]
+                sums_SS += rows[:, :count] @ rows[:, :count].T
     return sums_SS
 
 
