@@ -1,0 +1,37 @@
+"""The tables in the documentation are what the program prints."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TABLES = runpy.run_path(str(ROOT / "docs" / "reference" / "make_tables.py"))["TABLES"]
+PAGES = {"declarations": "methods.md", "families": "formats.md", "case-study": "case-studies/solar-vs-glm.md"}
+
+
+def numbers(text: str) -> list[float]:
+    return [float(found) for found in re.findall(r"(?<=\| )-?\d+\.\d{4}(?= \|)", text)]
+
+
+@pytest.mark.parametrize("name", list(PAGES))
+def test_a_table_in_the_documentation_is_the_programs(name: str) -> None:
+    made = TABLES[name]()
+    header = made.splitlines()[0]
+    page = (ROOT / "docs" / PAGES[name]).read_text()
+    shown = page[page.index(header) :].split("\n\n", 1)[0] + "\n"
+    # Floats differ in the last places between processors; everything else is compared to the letter.
+    assert re.sub(r"-?\d+\.\d{4}", "#", shown) == re.sub(r"-?\d+\.\d{4}", "#", made)
+    assert numbers(shown) == pytest.approx(numbers(made), abs=2e-4)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
+    assert len(pages) > 8
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
