@@ -125,7 +125,10 @@ def zoo_build(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write them.")],
     quiet: QuietOption = False,
 ) -> None:
-    """Train a suite of small models; goes on where an earlier run stopped. Needs the [torch] extra."""
+    """Train a suite of small models; goes on where an earlier run stopped. Needs the [torch] extra.
+
+    Prints the path of the manifest, which says what each model was made from.
+    """
     from kinprint import zoo
 
     with _progress(quiet) as progress:

@@ -57,7 +57,7 @@ def test_what_each_kind_of_model_allows() -> None:
         state = ModelState.from_view(view(Model(kind).checkpoint))
         return {name for name, transform in PRESERVING.items() if transform.obstacle(state) is not None}
 
-    assert refused("llama") == {"expert-permutation"}
+    assert refused("llama") == refused("llama-tied") == {"expert-permutation"}
     assert refused("mixtral") == set()
     assert refused("gemma2") == {"residual-rotation", "expert-permutation"}
     assert refused("olmo2") == {"residual-rotation", "expert-permutation"}

@@ -325,6 +325,7 @@ def _needs_prenorm(model: ModelState) -> str | None:
         return reason
     if model.family.placement != "pre":
         return "its norms act on what blocks add to the stream, coordinate by coordinate"
+    model = model.untied()  # as the rotation does first: the final gain then has a reader
     folded = set(_stream_norms(model))
     for key, _ in model.along("residual"):
         if _is_gain(key) and key not in folded:
