@@ -9,6 +9,7 @@ from pathlib import Path
 from kinprint import fingerprints, registry
 from kinprint.architecture import ModelView, view
 from kinprint.checkpoint import open_checkpoint
+from kinprint.errors import CheckpointError
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod, Method, ModelFingerprint
 from kinprint.types import Comparison, ControlPair, Inspection, MethodResult, ModelInfo, RoleSummary
 from kinprint.version import __version__
@@ -30,7 +31,16 @@ def open_model(reference: str | Path) -> Model:
     path = Path(reference)
     if fingerprints.is_fingerprint(path):
         return fingerprints.load(path)
-    return view(open_checkpoint(path))
+    return _open_view(path)
+
+
+def _open_view(path: Path) -> ModelView:
+    """Open a checkpoint by role; what contradicts itself is reported with its place."""
+    checkpoint = open_checkpoint(path)
+    try:
+        return view(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def fingerprint(
@@ -120,7 +130,7 @@ def inspect(model: str | Path | ModelView) -> Inspection:
     Raises:
         CheckpointError: It cannot be read, or is a fingerprint file.
     """
-    found = model if isinstance(model, ModelView) else view(open_checkpoint(Path(model)))
+    found = model if isinstance(model, ModelView) else _open_view(Path(model))
     tensors = found.checkpoint.tensors
     dtypes: dict[str, int] = {}
     for info in tensors.values():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -163,6 +165,33 @@ def test_nan_in_one_tensor_is_named_and_the_rest_is_measured(tmp_path: Path) -> 
 def test_a_fault_is_one_line_and_its_exit_code(arguments: tuple[str | Path, ...], code: int, says: str) -> None:
     done = run(*arguments, code=code)
     assert says in done.stderr
+
+
+def test_a_config_of_another_model_is_a_fault_with_its_place(tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(EXAMPLES / "child", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 7}))
+    done = run("compare", folder, EXAMPLES / "base", code=5)
+    assert str(folder) in done.stderr
+    assert "another model" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_interrupted_comparison_leaves_nothing_half_written(tmp_path: Path) -> None:
+    target = tmp_path / "result.json"
+    command = [COMMAND, "compare", EXAMPLES / "child", EXAMPLES / "base", "--json", target]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(0.6)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) in (
+        0,
+        130,
+        -signal.SIGINT,
+    )  # 0: it was done before; -2: before Python could catch it
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["result.json"])
+    if target.exists():
+        Comparison.model_validate_json(target.read_text())
 
 
 def test_help_answers_without_importing_numpy() -> None:

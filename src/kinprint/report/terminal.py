@@ -60,6 +60,7 @@ def print_comparison(comparison: Comparison, console: Console, *, details: bool 
     console.print(
         Text("Measurements and controls; no conclusion is drawn. A value means something only against its controls.")
     )
+    console.print()
     console.print(_summary(comparison))
     for index, result in enumerate(comparison.methods):
         _print_method(result, index, comparison.control_pairs, console)
@@ -188,7 +189,7 @@ def _grid(result: MethodResult, index: int, pairs: tuple[ControlPair, ...]) -> R
 
 
 def _role(value: Value) -> bool:
-    return re.match(r"[a-z]+(\.[a-z_]+)+ ", value.name) is not None
+    return re.match(r"(unembed|[a-z]+(\.[a-z_]+)+) ", value.name) is not None
 
 
 def _values(result: MethodResult) -> tuple[Value, ...]:
