@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kinprint.api import Progress
     from kinprint.types import Record
 
-PLAIN_WIDTH = 160
-"""Columns of output that goes to a file or a pipe, where there is no terminal to ask."""
+PLAIN_WIDTH = 1000
+"""Columns of output that goes to a file or a pipe: enough that no cell of a table is broken."""
 
 app = typer.Typer(
     name="kinprint",

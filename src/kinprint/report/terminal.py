@@ -61,13 +61,13 @@ def print_comparison(comparison: Comparison, console: Console, *, details: bool 
         Text("Measurements and controls; no conclusion is drawn. A value means something only against its controls.")
     )
     console.print()
-    console.print(_summary(comparison))
+    _show(_summary(comparison), console)
     for index, result in enumerate(comparison.methods):
         _print_method(result, index, comparison.control_pairs, console)
         if details:
             for table in result.tables:
                 console.print()
-                console.print(_details(table))
+                _show(_details(table), console)
 
 
 def _print_models(comparison: Comparison, console: Console) -> None:
@@ -83,7 +83,7 @@ def _print_models(comparison: Comparison, console: Console) -> None:
             f"{model.coverage:.1%}",
             (model.content_digest or "-").removeprefix("sha256:")[:16],
         )
-    console.print(table)
+    _show(table, console)
     for label, model in labelled:
         for note in (*model.notes, *model.inferred):
             console.print(Text(f"  {label}: {clean(note)}", style="dim"))
@@ -135,10 +135,10 @@ def _print_method(result: MethodResult, index: int, pairs: tuple[ControlPair, ..
     if len(gridded) < GRID_FROM:
         gridded = set[str]()
     else:
-        console.print(_grid(result, index, pairs))
+        _show(_grid(result, index, pairs), console)
     rest = [value for value in _values(result) if value.name not in gridded]
     if rest:
-        console.print(_list(result, index, pairs, rest, "" if gridded else result.id))
+        _show(_list(result, index, pairs, rest, "" if gridded else result.id), console)
     reasons = dict.fromkeys(f"{v.name}: {v.reason}" for v in _values(result) if v.name in gridded and v.reason)
     for note in (*reasons, *result.notes):
         console.print(Text(f"  {clean(note)}", style="dim"))
@@ -218,6 +218,15 @@ def _table(title: str, columns: tuple[str, ...], *, text_columns: int | None = N
     return table
 
 
+def _show(table: RichTable, console: Console) -> None:
+    """Print a table; where no terminal reads it, as Markdown, which is plain ASCII and pastes well."""
+    if not console.is_terminal:
+        table.box, table.pad_edge, table.collapse_padding = box.MARKDOWN, True, False
+        for column in table.columns:
+            column.header = Text(str(column.header).replace("\n", ", "))
+    console.print(table)
+
+
 def print_inspection(found: Inspection, console: Console) -> None:
     """Print what a checkpoint holds: family, geometry, roles, coverage, and every unmapped tensor."""
     model, sizes = found.model, found.model.geometry
@@ -245,7 +254,7 @@ def print_inspection(found: Inspection, console: Console) -> None:
         shape = " x ".join(str(length) for length in role.shape)
         roles.add_row(role.role, str(role.parts), shape, ", ".join(role.dtypes), number(role.parameters))
     if found.roles:
-        console.print(roles)
+        _show(roles, console)
     for sentence in (*model.notes, *model.inferred):
         console.print(Text(clean(sentence)))
     for name, reason in found.ignored.items():
