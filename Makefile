@@ -35,6 +35,7 @@ schema: $(VENV)/.core
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/spectra.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/startup.py
 
 # Trains the four example models again (about ten minutes on two cores).
 examples: $(VENV)/.dev

@@ -97,6 +97,7 @@ def main() -> None:
         "seconds": round(seconds, 1),
     }
     sys.stdout.write(json.dumps(row) + "\n")
+    sys.exit(anonymous > row["bar_mb"])
 
 
 if __name__ == "__main__":

@@ -35,3 +35,25 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_python_example_of_the_readme_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert code
+    for block in code:
+        exec(compile(block, "README.md", "exec"), {})
+    assert "ghostspec-mse" in capsys.readouterr().out
+
+
+def test_the_package_offers_what_it_promises() -> None:
+    import kinprint
+    import kinprint.fingerprints
+
+    for name in kinprint.__all__:
+        assert getattr(kinprint, name) is not None
+    model = kinprint.open(ROOT / "examples" / "base")
+    made = kinprint.fingerprint(model, methods=["layernorm"])
+    assert [name.split("/")[0] for name in made.fingerprints] == ["norm-gains"]

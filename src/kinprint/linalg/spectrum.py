@@ -238,8 +238,8 @@ def _whole(rank: float) -> int:
     return int(rank + 1e-6)
 
 
-def spectrum_distance(left_S: Float[Array, " S"], right_T: Float[Array, " T"]) -> float:
-    """Return the mean squared difference of two spectra, truncated to the smaller effective rank, then min-maxed.
+def spectrum_distance(left_S: Float[Array, " S"], right_T: Float[Array, " T"], kept: int) -> float:
+    """Return the mean squared difference of two spectra, truncated first, then min-maxed.
 
     0 for equal shapes, below 1 always. Scale is discarded.
 
@@ -248,15 +248,10 @@ def spectrum_distance(left_S: Float[Array, " S"], right_T: Float[Array, " T"]) -
     Args:
         left_S: Singular values, largest first.
         right_T: The other singular values, largest first.
-
-    Returns:
-        NaN where fewer than three values are kept: scaling turns any two into 1 and 0, so they cannot differ.
+        kept: How many values of each are compared: see :func:`kept_rank`.
 
     Example:
-        >>> round(spectrum_distance(np.array([5.0, 4.0, 3.0, 1.0]), np.array([9.0, 8.0, 5.0, 3.0])), 6)
+        >>> round(spectrum_distance(np.array([5.0, 4.0, 3.0, 1.0]), np.array([9.0, 8.0, 5.0, 3.0]), 3), 6)
         0.020833
     """
-    kept = kept_rank(effective_rank(left_S), effective_rank(right_T), min(left_S.size, right_T.size))
-    if kept < 3:
-        return float("nan")
     return float(np.mean((minmax(left_S[:kept]) - minmax(right_T[:kept])) ** 2))

@@ -18,7 +18,7 @@ import numpy as np
 from kinprint.alignment.posa import LayerMap, posa
 from kinprint.checkpoint import Array
 from kinprint.fingerprints import Fingerprint
-from kinprint.linalg import effective_rank, minmax
+from kinprint.linalg import effective_rank, minmax, spectrum_distance
 from kinprint.linalg.spectrum import kept_rank
 from kinprint.types import Cell, Table, Value
 
@@ -139,11 +139,10 @@ def _kept(suspect: Side, base: Side, product: str) -> Array:
 
 
 def _distances(suspect: Side, base: Side, product: str, kept_NM: Array) -> Array:
-    # Cell by cell, as linalg.spectrum_distance has it, but with every effective rank computed once.
     distance_NM = np.zeros(kept_NM.shape)
     for (row, column), kept in np.ndenumerate(kept_NM):
-        left, right = suspect.spectra[product][row, :kept], base.spectra[product][column, :kept]
-        distance_NM[row, column] = np.mean((minmax(left) - minmax(right)) ** 2)
+        left, right = suspect.spectra[product][row], base.spectra[product][column]
+        distance_NM[row, column] = spectrum_distance(left, right, int(kept))
     return distance_NM
 
 
