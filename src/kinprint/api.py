@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from kinprint import fingerprints, registry
 from kinprint.architecture import ModelView, view
 from kinprint.checkpoint import open_checkpoint
@@ -190,12 +192,27 @@ def _run(method: Method, a: _Side, b: _Side) -> MethodResult:
     if isinstance(method, FingerprintMethod):
         found = a.get(method.extractor), b.get(method.extractor)
         if found[0] is not None and found[1] is not None:
-            return method.compare(found[0], found[1])
+            return _compare_fingerprints(method, a, b, found[0], found[1])
         side = a if found[0] is None else b
         return _not_applicable(method, f"the fingerprint file {side.info.location} does not hold {method.extractor.id}")
     if isinstance(a.model, ModelView) and isinstance(b.model, ModelView):
         return method.compare(a.model, b.model)
     return _not_applicable(method, "needs both models' tensors, and a stored fingerprint holds none")
+
+
+def _compare_fingerprints(
+    method: FingerprintMethod, a: _Side, b: _Side, suspect: Fingerprint, base: Fingerprint
+) -> MethodResult:
+    """Compare; arrays of a stored fingerprint that no extraction makes are the file's fault, not ours."""
+    stored = [side.info.location for side in (a, b) if isinstance(side.model, ModelFingerprint)]
+    if not stored:
+        return method.compare(suspect, base)
+    try:
+        with np.errstate(all="ignore"):  # a record refuses NaN and Inf, whatever they came from
+            return method.compare(suspect, base)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AssertionError, AttributeError) as error:
+        what = f"the arrays of {method.extractor.id} are not what the method makes"
+        raise CheckpointError(f"{' or '.join(stored)}: {what}: make the fingerprint again") from error
 
 
 def _not_applicable(method: Method, reason: str) -> MethodResult:

@@ -158,4 +158,6 @@ def load(path: Path) -> ModelFingerprint:
             raise CheckpointError(f"{path}: array {missing[0]!r} is missing: the file is damaged, make it again")
         arrays = {name: stored.read(at, None) for name, at in names.items()}
         parts[entry.id] = Fingerprint(entry.id, arrays, entry.problems)
-    return ModelFingerprint(header.model.model_copy(update={"format": "fingerprint"}), parts)
+    made_from = f"fingerprint of a {header.model.format} checkpoint, made by kinprint {header.kinprint_version}"
+    here = {"format": "fingerprint", "location": str(path), "notes": (*header.model.notes, made_from)}
+    return ModelFingerprint(header.model.model_copy(update=here), parts)
