@@ -43,6 +43,7 @@ PlainOption = Annotated[bool, typer.Option("--no-color", help="Print without col
 MethodOption = Annotated[
     list[str] | None, typer.Option("--method", "-m", metavar="NAME", help="Run only this method; repeatable.")
 ]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes at work.")]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint's folder or file.")]
 
 
@@ -121,20 +122,118 @@ def fingerprint(
 
 @zoo_app.command("build")
 def zoo_build(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Which models: examples.")],
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE",
+            help="Which models: examples, smoke, tiny, null, compositions, small, real, real-llm.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write them.")],
+    jobs: JobsOption = 1,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a suite of small models; goes on where an earlier run stopped. Needs the [torch] extra.
+    """Train and derive a suite of small models; goes on where an earlier run stopped. Needs the [torch] extra.
 
     Prints the path of the manifest, which says what each model was made from.
     """
     from kinprint import zoo
 
     with _progress(quiet) as progress:
-        manifest = zoo.build(suite, output, progress=progress)
+        manifest = zoo.build(suite, output, jobs=jobs, progress=progress)
     if not quiet:
         typer.echo(str(manifest))
+
+
+@zoo_app.command("derive")
+def zoo_derive(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write.")],
+    kind: Annotated[
+        list[str],
+        typer.Option(
+            "--kind",
+            "-k",
+            metavar="KIND",
+            help="What to do, as NAME or NAME:setting=value,setting=value; repeatable, in order. See 'zoo kinds'.",
+        ),
+    ],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything drawn.")] = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Derive a model from another: fine-tune, prune, merge, upcycle, quantise, or rewrite it and keep its function.
+
+    Function-preserving kinds are checked by logits. Writes the model and zoo.json, which says how it was made.
+    """
+    from kinprint.zoo.single import derive_folder
+
+    with _progress(quiet) as progress:
+        manifest = derive_folder(Path(model), output, kind, seed=seed, progress=progress)
+    if not quiet:
+        typer.echo(str(manifest))
+
+
+@zoo_app.command("kinds")
+def zoo_kinds(no_color: PlainOption = False) -> None:
+    """List every kind of derivation with its settings and their defaults."""
+    from kinprint.report.terminal import print_kinds
+    from kinprint.zoo.derive import KINDS
+
+    print_kinds(
+        [(kind.name, kind.summary, kind.preserving, kind.describe_settings()) for kind in KINDS.values()],
+        _console(no_color),
+    )
+
+
+@app.command()
+def bench(
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE",
+            help="Whose cases: smoke, tiny, null, compositions, small, real, real-llm, a YAML file, or premises.",
+        ),
+    ],
+    zoo: Annotated[Path, typer.Option("--zoo", metavar="DIR", help="The models, as 'zoo build' wrote them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write the results.")],
+    method: MethodOption = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="PATTERN", help="Only pairs, models or categories that match, such as 'base.*'."
+        ),
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option("--real", metavar="MODEL", help="For premises: a real Llama to measure too.")
+    ] = None,
+    jobs: JobsOption = 1,
+    no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw nothing.")] = False,
+    quiet: QuietOption = False,
+    no_color: PlainOption = False,
+) -> None:
+    """Run every method on pairs of known lineage; goes on where an earlier run stopped. Needs the [bench] extra.
+
+    Writes tables (Markdown, CSV, JSON), pictures (SVG, PNG) and a record of what ran. 'premises' measures what the
+    papers take for granted instead.
+    """
+    if suite == "premises":
+        from kinprint.bench.premises import measure
+
+        with _progress(quiet) as progress:
+            measure(zoo, output, real=real, progress=lambda what: progress(what, 0, 1) if progress else None)
+    else:
+        from kinprint.bench.run import bench as run_bench
+
+        with _progress(quiet) as progress:
+            result = run_bench(
+                suite, zoo, output, methods=method, only=only, jobs=jobs, plots=not no_plots, progress=progress
+            )
+        if not quiet:
+            from kinprint.bench.terminal import print_rates
+
+            print_rates(result, _console(no_color))
+    if not quiet:
+        typer.echo(str(output))
 
 
 # -- edges ---------------------------------------------------------------------------------------------------------

@@ -33,6 +33,11 @@ class MissingExtraError(UsageError):
 
     def __init__(self, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the [{extra}] extra: pip install 'kinprint[{extra}]'")
+        self._arguments = (extra, purpose)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        # Raised in a worker process too, and an exception is rebuilt from what its constructor takes.
+        return type(self), self._arguments
 
 
 class CheckpointError(KinprintError):
@@ -47,6 +52,9 @@ class NonFiniteError(CheckpointError):
     def __init__(self, tensor: str) -> None:
         super().__init__(f"tensor {tensor!r} holds NaN or Inf")
         self.tensor = tensor
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str]]:
+        return type(self), (self.tensor,)
 
 
 class IncomparableError(UsageError):

