@@ -1,0 +1,290 @@
+"""A benchmark from a built zoo to rows, rates, tables and pictures. Goes on where an earlier run stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import subprocess
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import ClassVar, Literal, cast
+
+from pydantic import ValidationError
+
+from kinprint import canonical, registry
+from kinprint.bench.cases import expand, read_cases
+from kinprint.bench.measure import Measured, Opened, measure, method_by_id
+from kinprint.bench.metrics import hard_rates, rates
+from kinprint.bench.plots import write_plots
+from kinprint.bench.records import BenchResult, Case, Cell, Column, Row, Run
+from kinprint.bench.tables import csv_rows, markdown
+from kinprint.errors import UsageError
+from kinprint.linalg.threads import blas
+from kinprint.version import __version__
+from kinprint.zoo.manifest import Manifest, ModelEntry, read_manifest
+from kinprint.zoo.model import put
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(what, done, total)`` while long work goes on."""
+
+BOOTSTRAP_SEED = 0
+
+MEASURED_FILE = "measured.jsonl"
+"""Grows by one line per pair and method; a later run with the same output folder reads it."""
+
+ALSO_HEADLINE: Mapping[str, tuple[str, ...]] = {
+    "layernorm": ("norm.attn centred cosine",),
+    "tensor-cosine": ("attn.q cosine",),
+    "pcs": ("by role",),
+}
+"""Numbers that a method is known by besides the first that it reports."""
+
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "transformers")
+
+_OPEN_MODELS = 24
+"""Models that one process keeps open, with their fingerprints."""
+
+
+def bench(
+    suite: str,
+    zoo: Path,
+    out: Path,
+    *,
+    methods: Iterable[str] | None = None,
+    only: str | None = None,
+    jobs: int = 1,
+    plots: bool = True,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Run methods on every case of a suite and write ``result.json``, ``table.md``, ``cases.csv`` and pictures.
+
+    Args:
+        suite: Suite whose cases come with kinprint, or a YAML file.
+        zoo: Folder of the models, as ``kinprint zoo build`` writes it.
+        out: Folder for the results.
+        methods: Names in the registry; all by default.
+        only: Pattern on pairs, models or categories.
+        jobs: Processes.
+        plots: Whether to draw.
+        progress: Called after every pair.
+
+    Raises:
+        UsageError: Unknown cases, or a zoo that is not there or does not fit.
+        MissingExtraError: The [bench] extra is not installed.
+        CheckpointError: A model cannot be read.
+    """
+    start, listed, chosen = time.perf_counter(), read_cases(suite), registry.select(methods)
+    manifest = read_manifest(zoo)
+    if manifest is None:
+        raise UsageError(f"{zoo} holds no zoo: make it with 'kinprint zoo build {listed.suite} -o {zoo}'")
+    cases = expand(listed, manifest, only=only)
+    measured = _measure_all(cases, manifest, zoo, out, [method.id for method in chosen], jobs, progress)
+    columns, rows = _rows(cases, manifest, measured, [method.id for method in chosen])
+    result = BenchResult(
+        suite=listed.suite,
+        cases_version=listed.version,
+        columns=columns,
+        rows=rows,
+        rates=rates(columns, rows, seed=BOOTSTRAP_SEED),
+        rates_hard=hard_rates(columns, rows, seed=BOOTSTRAP_SEED),
+        run=_run_record(manifest, [method.id for method in chosen], jobs, time.perf_counter() - start),
+        notes=listed.notes,
+    )
+    write(result, out, plots=plots)
+    return result
+
+
+def write(result: BenchResult, out: Path, *, plots: bool = True) -> None:
+    """Write a result's files, each whole or not at all."""
+    put(out / "result.json", (result.model_dump_json(indent=1) + "\n").encode())
+    put(out / "table.md", markdown(result).encode())
+    put(out / "cases.csv", csv_rows(result).encode())
+    if plots:
+        write_plots(result, out)
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+Key = tuple[str, str, str]
+"""Content digests of suspect and base, and the method's id."""
+
+
+def _measure_all(
+    cases: Sequence[Case],
+    manifest: Manifest,
+    zoo: Path,
+    out: Path,
+    ids: Sequence[str],
+    jobs: int,
+    progress: Progress | None,
+) -> dict[Key, Measured]:
+    entries = {entry.name: entry for entry in manifest.models}
+    known = _read_measured(out / MEASURED_FILE)
+    tasks: list[tuple[Path, Path, list[str]]] = []
+    for case in cases:
+        suspect, base = entries[case.suspect], entries[case.base]
+        missing = [i for i in ids if (suspect.content_digest, base.content_digest, i) not in known]
+        if missing:
+            tasks.append((_path(zoo, suspect), _path(zoo, base), missing))
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / MEASURED_FILE).open("a", encoding="utf-8") as file:
+        file.write("\n" if file.tell() else "")  # an earlier run may have stopped in the middle of a line
+        for done, found in enumerate(_results(tasks, jobs), start=1):
+            for one in found:
+                known[one.suspect, one.base, one.id] = one
+                file.write(one.model_dump_json() + "\n")
+            file.flush()
+            if progress is not None:
+                progress(f"{done} of {len(tasks)} pairs", done, len(tasks))
+    return known
+
+
+def _path(zoo: Path, entry: ModelEntry) -> Path:
+    """Return what to open: the folder, or the one file that was unpacked into it."""
+    folder = zoo / entry.name
+    return folder / entry.weights_file if entry.kind == "packaged" else folder
+
+
+def _read_measured(path: Path) -> dict[Key, Measured]:
+    """Return what earlier runs measured. A line that a stopped run left half-written is measured again."""
+    known: dict[Key, Measured] = {}
+    if path.is_file():
+        for line in filter(None, path.read_text(encoding="utf-8", errors="replace").splitlines()):
+            try:
+                one = Measured.model_validate_json(line)
+            except ValidationError:
+                continue
+            known[one.suspect, one.base, one.id] = one
+    return known
+
+
+def _results(tasks: Sequence[tuple[Path, Path, list[str]]], jobs: int) -> Generator[list[Measured]]:
+    if jobs == 1 or len(tasks) < 2:
+        yield from map(_task, tasks)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        try:
+            yield from pool.map(_task, tasks, chunksize=4)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class _Shelf:
+    """Models that this process has open, the longest unused closed first."""
+
+    opened: ClassVar[OrderedDict[Path, Opened]] = OrderedDict()
+
+    @classmethod
+    def get(cls, path: Path) -> Opened:
+        found = cls.opened.pop(path, None) or Opened.of(path)
+        cls.opened[path] = found
+        while len(cls.opened) > _OPEN_MODELS:
+            cls.opened.popitem(last=False)
+        return found
+
+
+def _task(task: tuple[Path, Path, list[str]]) -> list[Measured]:
+    suspect, base, ids = task
+    return measure(_Shelf.get(suspect), _Shelf.get(base), [method_by_id(i) for i in ids])
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+def _rows(
+    cases: Sequence[Case], manifest: Manifest, measured: Mapping[Key, Measured], ids: Sequence[str]
+) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
+    digest = {entry.name: entry.content_digest for entry in manifest.models}
+    of_case = [[measured[digest[case.suspect], digest[case.base], i] for i in ids] for case in cases]
+    columns: dict[str, Column] = {}
+    for i in range(len(ids)):
+        for found in of_case:
+            for column in _columns(found[i]):
+                columns.setdefault(column.name, column)
+    ordered = tuple(columns.values())
+    rows = tuple(
+        Row(
+            case=case,
+            cells={column.name: _cell(column, found) for column in ordered},
+            costs={one.method: one.cost for one in found},
+        )
+        for case, found in zip(cases, of_case, strict=True)
+    )
+    return ordered, rows
+
+
+def _columns(one: Measured) -> list[Column]:
+    first = one.values[0][0] if one.values else None
+    return [
+        Column(
+            method=one.method,
+            id=one.id,
+            value=name,
+            kind=cast('Literal["similarity", "distance"]', kind),
+            identical=identical,
+            headline=name == first or name in ALSO_HEADLINE.get(one.method, ()),
+        )
+        for name, kind, identical in one.values
+    ]
+
+
+def _cell(column: Column, found: Sequence[Measured]) -> Cell:
+    one = next(measured for measured in found if measured.id == column.id)
+    return one.cells.get(column.value) or Cell(value=None, reason=one.reason or "a model lacks the role")
+
+
+def _run_record(manifest: Manifest, ids: Sequence[str], jobs: int, seconds: float) -> Run:
+    commit = _git("rev-parse", "HEAD")
+    return Run(
+        kinprint=__version__,
+        commit=commit,
+        dirty=bool(_git("status", "--porcelain")) if commit is not None else None,
+        versions={
+            "python": platform.python_version(),
+            **{library: found for library in _LIBRARIES if (found := _version(library))},
+        },
+        cpu=_cpu(),
+        blas=f"{blas()}; one thread while measuring",
+        seeds={"bootstrap": BOOTSTRAP_SEED},
+        methods=tuple(ids),
+        zoo=canonical.digest({entry.name: entry.content_digest for entry in manifest.models}),
+        jobs=jobs,
+        seconds=round(seconds, 1),
+    )
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says of the checkout that this code runs from; None where there is none."""
+    try:
+        ran = subprocess.run(  # noqa: S603
+            ("git", *arguments),  # noqa: S607
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ran.stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,283 @@
+"""A benchmark as Markdown for people and as CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from statistics import fmean, median
+from typing import get_args
+
+from kinprint.bench.metrics import accuses, base_group, measured
+from kinprint.bench.records import BenchResult, Category, Column, Interval, Label, Rates, Row
+from kinprint.report.terminal import clean, number
+
+_ACTIVE = re.compile(r"([\\`*|<\[])")
+"""Characters that mean something to Markdown inside a line or a table."""
+
+NOT_RUN = "not run"
+"""Reason for a pair's cell that the result does not hold at all."""
+
+
+def markdown(result: BenchResult) -> str:
+    """Return rates, categories, cases, costs, the run and what the reader must know."""
+    counts = ", ".join(f"{_labelled(result.rows, label)} {label}" for label in get_args(Label))
+    sections = [
+        f"# Benchmark: {escaped(result.suite)}",
+        f"{len(result.rows)} pairs ({counts}); cases version {result.cases_version}.",
+        "## Rates",
+        "### Derived against all unrelated pairs",
+        _rates_table(result, result.rates),
+        "### Derived against hard negatives alone",
+        _rates_table(result, result.rates_hard),
+        "## By category",
+        "Mean (lowest to highest) of the measured values, and how many pairs are on the wrong side of the threshold "
+        "that was chosen on these same pairs. A derived pair without a value is on the wrong side. For pairs that are "
+        "only shown: how many the threshold calls derived.",
+        _category_table(result),
+        "## Case by case",
+        *_case_tables(result),
+        "## Costs",
+        _cost_table(result),
+        "## Run",
+        _run_list(result),
+        "## How to read this",
+        _list((*_notes(result), *(escaped(note) for note in result.notes))),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def csv_rows(result: BenchResult) -> str:
+    """Return one line per case and column, with every digit of the value.
+
+    ``seconds`` is what the column's method took for the pair, the same for all columns of one method.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("suspect", "base", "category", "label", "column", "value", "reason", "seconds"))
+    for row in result.rows:
+        case = row.case
+        for column in result.columns:
+            value, cost = measured(column, row), row.costs.get(column.method)
+            writer.writerow(
+                (
+                    *(case.suspect, case.base, case.category, case.label, column.name),
+                    "" if value is None else value,
+                    _reason(column, row) if value is None else "",
+                    "" if cost is None else cost.seconds,
+                )
+            )
+    return out.getvalue()
+
+
+def escaped(text: str) -> str:
+    r"""Return text that Markdown shows as it is, on one line and inside one cell.
+
+    Example:
+        >>> print(escaped("a|b *c*"))
+        a\|b \*c\*
+    """
+    return _ACTIVE.sub(r"\\\1", clean(" ".join(text.split())))
+
+
+def headline_first(columns: Iterable[Column]) -> list[Column]:
+    """Return the columns that methods are known by, then the others, each in the given order."""
+    return sorted(columns, key=lambda column: not column.headline)
+
+
+def categories(rows: Iterable[Row]) -> list[tuple[Category, Label]]:
+    """Return the kinds of pairs that occur, in the order in which tables show them."""
+    order: tuple[Category, ...] = get_args(Category)
+    labels: tuple[Label, ...] = get_args(Label)
+    held = {(row.case.category, row.case.label) for row in rows}
+    return [(category, label) for category in order for label in labels if (category, label) in held]
+
+
+# -- sections ------------------------------------------------------------------------------------------------------
+
+
+def _rates_table(result: BenchResult, rates: Sequence[Rates]) -> str:
+    header = (
+        *("column", "derived", "unrelated", "measured", "AUC", "partial AUC (FPR to 1%)", "TPR at 1% FPR"),
+        *("max F1, in-sample", "threshold", "held-out F1", "held-out FPR", "held-out TPR", "Mahalanobis"),
+    )
+    by_name = {rate.column: rate for rate in rates}
+    rows: list[tuple[str, ...]] = []
+    for column in headline_first(result.columns):
+        rate = by_name[column.name]
+        rows.append(
+            (
+                *(column.name, str(rate.derived), str(rate.unrelated), f"{rate.measured:.0%}"),
+                *(_interval(held) for held in (rate.auc, rate.partial_auc, rate.tpr_at_1_fpr, rate.max_f1)),
+                _threshold(column, rate.max_f1_threshold),
+                *(_rate(held) for held in (rate.held_out_f1, rate.held_out_fpr, rate.held_out_tpr)),
+                "-" if rate.mahalanobis is None else f"{rate.mahalanobis:.2f}",
+            )
+        )
+    return _table(header, rows)
+
+
+def _category_table(result: BenchResult) -> str:
+    columns = _headline(result)
+    thresholds = {rate.column: rate.max_f1_threshold for rate in result.rates}
+    rows: list[tuple[str, ...]] = []
+    for category, label in categories(result.rows):
+        kept = [row for row in result.rows if (row.case.category, row.case.label) == (category, label)]
+        cells = (_category_cell(column, kept, thresholds.get(column.name), label) for column in columns)
+        rows.append((category, f"{len(kept)} {label}", *cells))
+    rows.append(("threshold, in-sample", "", *(_threshold(column, thresholds.get(column.name)) for column in columns)))
+    return _table(("category", "pairs", *(column.name for column in columns)), rows)
+
+
+def _category_cell(column: Column, rows: Sequence[Row], threshold: float | None, label: Label) -> str:
+    values = [value for row in rows if (value := measured(column, row)) is not None]
+    shown = f"{number(fmean(values))} ({number(min(values))} to {number(max(values))})" if values else "-"
+    if threshold is None:
+        return shown
+    accused = sum(accuses(column, measured(column, row), threshold) for row in rows)
+    if label == "shown":
+        return f"{shown}; {accused}/{len(rows)} called derived"
+    return f"{shown}; {len(rows) - accused if label == 'derived' else accused}/{len(rows)} wrong"
+
+
+def _case_tables(result: BenchResult) -> list[str]:
+    """One table for each base model, as thresholds and resamples are split by it; reasons for blanks below all."""
+    columns = _headline(result)
+    order = list(get_args(Category))
+    reasons: dict[str, int] = {}
+    sections: list[str] = []
+    for base in dict.fromkeys(base_group(row) for row in result.rows):
+        held = [row for row in result.rows if base_group(row) == base]
+        rows: list[tuple[str, ...]] = []
+        for row in sorted(held, key=lambda row: order.index(row.case.category)):
+            cells = (_case_cell(column, row, reasons) for column in columns)
+            rows.append((row.case.suspect, row.case.base, row.case.category, row.case.label, *cells))
+        header = ("suspect", "base", "category", "label", *(column.name for column in columns))
+        sections += [f"### Base {escaped(' + '.join(base))}", _table(header, rows)]
+    if reasons:
+        blanks = "\n".join(f"{index}. {escaped(reason)}" for reason, index in reasons.items())
+        sections += ["Why cells have a number in parentheses instead of a value:", blanks]
+    return sections
+
+
+def _case_cell(column: Column, row: Row, reasons: dict[str, int]) -> str:
+    value = measured(column, row)
+    if value is not None:
+        return number(value)
+    return f"({reasons.setdefault(_reason(column, row), len(reasons) + 1)})"
+
+
+def _cost_table(result: BenchResult) -> str:
+    rows: list[tuple[str, ...]] = []
+    for method in dict.fromkeys(column.method for column in result.columns):
+        costs = [row.costs[method] for row in result.rows if method in row.costs]
+        seconds = [cost.seconds for cost in costs]
+        peaks = [cost.peak_mb for cost in costs if cost.peak_mb is not None]
+        rows.append(
+            (
+                *(method, str(len(costs))),
+                *((f"{median(seconds):.3g}", f"{max(seconds):.3g}") if seconds else ("-", "-")),
+                *((f"{median(peaks):.3g}", f"{max(peaks):.3g}") if peaks else ("-", "-")),
+            )
+        )
+    header = ("method", "pairs", "seconds, median", "seconds, highest", "peak MB, median", "peak MB, highest")
+    return _table(header, rows)
+
+
+def _run_list(result: BenchResult) -> str:
+    run = result.run
+    state = {True: ", with changes that are not committed", False: "", None: ""}[run.dirty]
+    facts = {
+        "kinprint": run.kinprint,
+        "commit": "outside a checkout" if run.commit is None else run.commit + state,
+        "versions": _joined(run.versions),
+        "cpu": run.cpu,
+        "BLAS": run.blas,
+        "seeds": _joined(run.seeds),
+        "zoo": run.zoo,
+        "jobs": run.jobs,
+        "seconds": f"{run.seconds:.1f}",
+    }
+    lines = [f"{name}: {escaped(str(value))}" for name, value in facts.items()]
+    return _list((*lines, *(f"method: {escaped(method)}" for method in run.methods)))
+
+
+def _notes(result: BenchResult) -> list[str]:
+    derived, unrelated = _labelled(result.rows, "derived"), _labelled(result.rows, "unrelated")
+    hard = sum(row.case.label == "unrelated" and row.case.category == "hard negatives" for row in result.rows)
+    notes = [
+        "The in-sample F1 is the highest over all thresholds, chosen on the pairs it is reported for, as papers do; "
+        "it is what the threshold did, not what it will do. Held out, each base model's pairs are judged by the "
+        "threshold that was best on the pairs that share no training with that base.",
+        "Abstaining earns nothing: a derived pair without a value counts as missed, as the least similar of all, and "
+        "an unrelated one does not count, since a method that cannot look has acquitted nobody. The Mahalanobis "
+        "distance alone uses measured values only: difference of the means by the pooled within-group deviation.",
+        "Intervals: 95% percentiles of a bootstrap that draws whole base models, each with all its pairs.",
+        "Partial AUC is McClish's: 0.5 is chance, 1 is perfect. With fewer than 100 unrelated pairs, TPR at 1% FPR "
+        "allows no false positive at all.",
+        "Pairs labelled shown enter no rate: whether they are related is a matter of definition.",
+    ]
+    if derived and unrelated:
+        floor = 2 * derived / (2 * derived + unrelated)
+        notes.append(
+            f"Calling every pair derived gives F1 = 2P/(2P+N) = {floor:.3f} with P = {derived}, N = {unrelated}."
+        )
+    if derived and hard:
+        floor = 2 * derived / (2 * derived + hard)
+        notes.append(f"Against the {hard} hard negatives alone it gives {floor:.3f}.")
+    notes += [
+        f"{count} {name} bound the false-positive rate only to min(1, 3/{count}) = {min(1.0, 3 / count):.1%} even "
+        "where none is accused (rule of three, 95%), and that if they were independent; pairs that share a model are "
+        "not."
+        for count, name in ((unrelated, "unrelated pairs"), (hard, "hard negatives"))
+        if count
+    ]
+    return notes
+
+
+# -- cells ---------------------------------------------------------------------------------------------------------
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header)]
+    shown = [f"| {' | '.join(escaped(cell) for cell in line)} |" for line in (*lines, *rows)]
+    return "\n".join(shown)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _headline(result: BenchResult) -> list[Column]:
+    return [column for column in result.columns if column.headline]
+
+
+def _labelled(rows: Iterable[Row], label: Label) -> int:
+    return sum(row.case.label == label for row in rows)
+
+
+def _reason(column: Column, row: Row) -> str:
+    cell = row.cells.get(column.name)
+    return (cell.reason if cell is not None else None) or NOT_RUN
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(held: Interval) -> str:
+    if held.low is None or held.high is None:
+        return _rate(held.value)
+    return f"{_rate(held.value)} ({_rate(held.low)} to {_rate(held.high)})"
+
+
+def _threshold(column: Column, value: float | None) -> str:
+    if value is None:
+        return "-"
+    # More digits than values have: between twins and children the threshold is often 0.999...
+    return f"{'at most' if column.kind == 'distance' else 'at least'} {value:.6g}"
+
+
+def _joined(facts: dict[str, str] | dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -1,0 +1,145 @@
+"""A benchmark on a micro zoo: measured once, resumed, recorded."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from kinprint.bench import run
+from kinprint.bench.records import BenchResult
+from kinprint.bench.run import MEASURED_FILE, bench
+from kinprint.errors import UsageError
+from kinprint.zoo.recipes import Derived, Shape, Suite, Trained
+from kinprint.zoo.suite import build_suite
+from kinprint.zoo.train import Training
+
+pytest.importorskip("torch")
+
+SHAPE = Shape(hidden=16, layers=3, heads=2, kv_heads=1, head_dim=8, ffn=16, context=32)
+TRAINING = Training(corpus="help-topics", steps=3, batch=2, learning_rate=1e-2, warmup=1, seed_data=3)
+MICRO = Suite(
+    name="micro",
+    summary="as small as can be",
+    recipes=(
+        Trained(name="a", summary="start", shape=SHAPE, seed_init=1, training=TRAINING),
+        Trained(name="b", summary="start", shape=dataclasses.replace(SHAPE, layers=4), seed_init=2, training=TRAINING),
+        Derived(name="a.noise", summary="noise", parent="a", kinds=("noise:share=0.01",)),
+        Derived(name="b.permuted", summary="other order", parent="b", kinds=("ffn-permutation",)),
+    ),
+)
+CASES = """
+suite: micro
+version: 3
+summary: two derived pairs and an unrelated one
+notes: [for tests]
+cases:
+  - {category: format, label: derived, suspects: [a.noise], bases: [a]}
+  - {category: adversarial transforms, label: derived, suspects: [b.permuted], bases: [b]}
+  - {category: unrelated, label: unrelated, models: [a, b]}
+"""
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("micro")
+    build_suite(MICRO, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("cases") / "micro.yaml"
+    path.write_text(CASES)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def made(zoo: Path, cases: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchResult, Path]:
+    out = tmp_path_factory.mktemp("out")
+    return bench(cases, zoo, out), out
+
+
+def test_every_case_has_every_column_and_a_blank_has_a_reason(made: tuple[BenchResult, Path]) -> None:
+    result, _ = made
+    names = {column.name for column in result.columns}
+    assert len(result.rows) == 3
+    for row in result.rows:
+        assert set(row.cells) == names
+        assert all(cell.value is not None or cell.reason for cell in row.cells.values())
+        assert all(cost.seconds > 0 for cost in row.costs.values())
+
+
+def test_values_are_those_that_compare_gives(made: tuple[BenchResult, Path], zoo: Path) -> None:
+    from kinprint import api
+
+    row = made[0].rows[0]
+    compared = api.compare(zoo / "a.noise", zoo / "a")
+    for method in compared.methods:
+        for value in method.values:
+            if value.kind != "statistic":
+                assert row.cells[f"{method.method}: {value.name}"].value == pytest.approx(value.value, abs=1e-12)
+
+
+def test_the_record_says_what_ran(made: tuple[BenchResult, Path]) -> None:
+    record = made[0].run
+    assert len(record.methods) == len({column.id for column in made[0].columns})
+    assert {"python", "numpy", "torch"} <= set(record.versions)
+    assert record.zoo.startswith("sha256:")
+    assert made[0].cases_version == 3
+
+
+def test_files_hold_the_result_the_tables_and_the_pictures(made: tuple[BenchResult, Path]) -> None:
+    result, out = made
+    assert BenchResult.model_validate_json((out / "result.json").read_bytes()) == result
+    assert "for tests" in (out / "table.md").read_text()
+    lines = list(csv.DictReader((out / "cases.csv").read_text().splitlines()))
+    assert len(lines) == len(result.rows) * len(result.columns)
+    for picture in ("roc", "heatmap", "distributions"):
+        assert (out / f"{picture}.svg").stat().st_size > 1000
+        assert (out / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_second_run_measures_nothing_and_a_half_written_line_is_measured_again(
+    made: tuple[BenchResult, Path], zoo: Path, cases: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (made[1] / MEASURED_FILE).read_text().splitlines(keepends=True)
+    (tmp_path / MEASURED_FILE).write_text("".join(lines[:-1]) + lines[-1][:40])
+    asked: list[list[str]] = []
+    real = run._task
+
+    def watched(task: tuple[Path, Path, list[str]]) -> object:
+        asked.append(task[2])
+        return real(task)
+
+    monkeypatch.setattr(run, "_task", watched)
+    again = bench(cases, zoo, tmp_path, plots=False)
+    assert asked == [[json.loads(lines[-1])["id"]]]
+    assert [row.cells for row in again.rows] == [row.cells for row in made[0].rows]
+    bench(cases, zoo, tmp_path, plots=False)
+    assert len(asked) == 1
+
+
+def test_two_processes_measure_the_same(made: tuple[BenchResult, Path], zoo: Path, cases: str, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    result = bench(
+        cases, zoo, tmp_path, jobs=2, plots=False, progress=lambda what, done, total: told.append((what, done, total))
+    )
+    assert told[-1] == ("3 of 3 pairs", 3, 3)
+    for row, alone in zip(result.rows, made[0].rows, strict=True):
+        assert row.cells == alone.cells
+
+
+def test_only_and_method_narrow_the_run(zoo: Path, cases: str, tmp_path: Path) -> None:
+    result = bench(cases, zoo, tmp_path, only="a.noise", methods=["pcs"], plots=False)
+    assert [row.case.name for row in result.rows] == ["a.noise / a"]
+    assert {column.method for column in result.columns} == {"pcs"}
+    assert result.rates[0].auc.value is None
+
+
+def test_a_folder_without_a_zoo_says_how_to_make_one(cases: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="make it with 'kinprint zoo build micro"):
+        bench(cases, tmp_path / "nowhere", tmp_path / "out")
