@@ -52,7 +52,7 @@ $(VENV)/.core: $(VENV)/.pip pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) --editable '.[torch]' --group dev
+	$(PIP) --editable '.[torch,bench]' --group dev
 	touch $@
 
 clean:
