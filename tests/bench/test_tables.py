@@ -9,7 +9,7 @@ import pytest
 
 from bench.made import column, pair, pairs, result
 from kinprint.bench.records import BenchResult, Cost
-from kinprint.bench.tables import csv_rows, markdown
+from kinprint.bench.tables import blocks, csv_rows, markdown
 
 FIRST, SECOND, DISTANCE = column("m: s"), column("m: t", headline=False), column("n: d", kind="distance", identical=0.0)
 
@@ -40,7 +40,8 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def test_headline_columns_come_first_with_every_rate() -> None:
     every, hard = tables(markdown(small()))[:2]
-    assert [row[0] for row in every[2:]] == ["m: s", "n: d", "m: t"]
+    assert [row[0] for row in every[2:]] == ["m: s", "n: d"]
+    assert [row[0] for row in tables(markdown(small()))[-2][2:]] == ["m: s", "n: d", "m: t"]
     first = dict(zip(every[0], every[2], strict=True))
     assert (first["derived"], first["unrelated"], first["measured"]) == ("2", "2", "100%")
     # 0.9 beats both, 0.2 beats one: 3/4. From 0.2 on: 2 found, 1 accused: 4/5.
@@ -53,8 +54,14 @@ def test_headline_columns_come_first_with_every_rate() -> None:
     assert dict(zip(hard[0], hard[2], strict=True))["AUC"].startswith("1.000")
 
 
+def test_each_base_has_its_own_area_and_none_without_both_labels() -> None:
+    (bases,) = tables(blocks(small())["bases"])
+    # Base a: 0.9 beats 0.5 and 0.1. Base b has a derived pair only.
+    assert bases[2:] == [["a", "1.000 (1 + 2)", "1.000 (1 + 2)"], ["b", "-", "-"]]
+
+
 def test_categories_come_in_their_order_with_means_ranges_and_errors() -> None:
-    by_category = tables(markdown(small()))[2]
+    (by_category,) = tables(blocks(small())["categories"])
     assert by_category[0] == ["category", "pairs", "m: s", "n: d"]
     rows = {row[0]: row[1:] for row in by_category[2:]}
     assert list(rows) == [
@@ -75,7 +82,7 @@ def test_categories_come_in_their_order_with_means_ranges_and_errors() -> None:
 def test_cases_are_reported_by_base_and_blanks_have_their_reason() -> None:
     text = markdown(small())
     assert text.index("### Base a") < text.index("### Base b")
-    base_a, base_b = tables(text)[3:5]
+    base_a, base_b = tables(blocks(small())["cases"])
     assert [row[0] for row in base_a[2:]] == ["tuned", "stranger", "twin", "sibling"]
     assert base_b[2] == ["cut", "b", "model fine-tuning", "derived", "0.2000", "(1)"]
     assert "\n1. widths 8 and 16 differ\n" in text
@@ -83,7 +90,7 @@ def test_cases_are_reported_by_base_and_blanks_have_their_reason() -> None:
 
 def test_one_reason_has_one_number() -> None:
     rows = [pair("derived", "too deep"), pair("derived", "too wide"), pair("unrelated", "too deep")]
-    cells = [row[-1] for row in tables(markdown(result([FIRST], rows)))[3][2:]]
+    cells = [row[-1] for row in tables(blocks(result([FIRST], rows))["cases"])[0][2:]]
     assert cells == ["(1)", "(2)", "(1)"]
 
 
@@ -92,7 +99,7 @@ def test_costs_are_median_and_highest_by_method() -> None:
         row.model_copy(update={"costs": {"m": Cost(seconds=seconds, peak_mb=peak)}})
         for row, seconds, peak in zip(pairs([0.9, 0.8], [0.1]), (1.0, 2.0, 9.0), (None, 10.0, 30.0), strict=True)
     ]
-    cost = tables(markdown(result([FIRST], rows)))[-1]
+    (cost,) = tables(blocks(result([FIRST], rows))["costs"])
     assert cost[2] == ["m", "3", "2", "9", "20", "30"]
 
 

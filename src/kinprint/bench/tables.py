@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import get_args
 
-from kinprint.bench.metrics import accuses, base_group, measured
+from kinprint.bench.metrics import accuses, area, base_group, judged, measured
 from kinprint.bench.records import BenchResult, Category, Column, Interval, Label, Rates, Row
 from kinprint.report.terminal import clean, number
 
@@ -23,29 +23,51 @@ NOT_RUN = "not run"
 def markdown(result: BenchResult) -> str:
     """Return rates, categories, cases, costs, the run and what the reader must know."""
     counts = ", ".join(f"{_labelled(result.rows, label)} {label}" for label in get_args(Label))
+    parts = blocks(result)
     sections = [
         f"# Benchmark: {escaped(result.suite)}",
         f"{len(result.rows)} pairs ({counts}); cases version {result.cases_version}.",
         "## Rates",
         "### Derived against all unrelated pairs",
-        _rates_table(result, result.rates),
+        parts["rates"],
         "### Derived against hard negatives alone",
-        _rates_table(result, result.rates_hard),
+        parts["hard"],
+        "### By base model",
+        "AUC on the pairs of each base model (derived + unrelated pairs with a value).",
+        parts["bases"],
         "## By category",
         "Mean (lowest to highest) of the measured values, and how many pairs are on the wrong side of the threshold "
         "that was chosen on these same pairs. A derived pair without a value is on the wrong side. For pairs that are "
         "only shown: how many the threshold calls derived.",
-        _category_table(result),
+        parts["categories"],
         "## Case by case",
         *_case_tables(result),
         "## Costs",
-        _cost_table(result),
+        parts["costs"],
+        "## Every number that methods report",
+        "### Derived against all unrelated pairs",
+        _rates_table(result.columns, result.rates),
+        "### Derived against hard negatives alone",
+        _rates_table(result.columns, result.rates_hard),
         "## Run",
-        _run_list(result),
+        parts["run"],
         "## How to read this",
         _list((*_notes(result), *(escaped(note) for note in result.notes))),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def blocks(result: BenchResult) -> dict[str, str]:
+    """Return the tables that documents take over, by name."""
+    return {
+        "rates": _rates_table(_headline(result), result.rates),
+        "hard": _rates_table(_headline(result), result.rates_hard),
+        "bases": _base_table(result),
+        "categories": _category_table(result),
+        "cases": "\n\n".join(_case_tables(result)),
+        "costs": _cost_table(result),
+        "run": _run_list(result),
+    }
 
 
 def csv_rows(result: BenchResult) -> str:
@@ -97,14 +119,14 @@ def categories(rows: Iterable[Row]) -> list[tuple[Category, Label]]:
 # -- sections ------------------------------------------------------------------------------------------------------
 
 
-def _rates_table(result: BenchResult, rates: Sequence[Rates]) -> str:
+def _rates_table(columns: Sequence[Column], rates: Sequence[Rates]) -> str:
     header = (
         *("column", "derived", "unrelated", "measured", "AUC", "partial AUC (FPR to 1%)", "TPR at 1% FPR"),
         *("max F1, in-sample", "threshold", "held-out F1", "held-out FPR", "held-out TPR", "Mahalanobis"),
     )
     by_name = {rate.column: rate for rate in rates}
     rows: list[tuple[str, ...]] = []
-    for column in headline_first(result.columns):
+    for column in headline_first(columns):
         rate = by_name[column.name]
         rows.append(
             (
@@ -116,6 +138,23 @@ def _rates_table(result: BenchResult, rates: Sequence[Rates]) -> str:
             )
         )
     return _table(header, rows)
+
+
+def _base_table(result: BenchResult) -> str:
+    columns = _headline(result)
+    rows: list[tuple[str, ...]] = []
+    for base in dict.fromkeys(base_group(row) for row in result.rows):
+        held = [row for row in result.rows if base_group(row) == base]
+        rows.append((" + ".join(base), *(_base_cell(column, held) for column in columns)))
+    return _table(("base", *(column.name for column in columns)), rows)
+
+
+def _base_cell(column: Column, rows: Sequence[Row]) -> str:
+    found = area(column, rows)
+    if found is None:
+        return "-"
+    derived = _labelled(judged(column, rows), "derived")
+    return f"{_rate(found)} ({derived} + {len(judged(column, rows)) - derived})"
 
 
 def _category_table(result: BenchResult) -> str:
