@@ -206,8 +206,8 @@ def _area(
 def _mahalanobis(derived: Float64[np.ndarray, " P"], unrelated: Float64[np.ndarray, " Q"]) -> float | None:
     """Difference of the means by the pooled within-group deviation, of measured values only.
 
-    A benchmark that divides by the deviation of all pairs together (SoK: LLM Copyright Auditing via Fingerprinting,
-    arXiv 2508.19843) gets other numbers: those have an upper limit, which depends on the shares of the two groups.
+    Divided by the deviation of all pairs together, as some evaluations do, the distance has an upper limit that depends
+    on the shares of the two groups; such numbers cannot be compared with these.
     """
     freedom = derived.size + unrelated.size - 2
     if not derived.size or not unrelated.size or freedom < 1:

@@ -402,6 +402,12 @@ _VERSIONS = {
     "sceptr": "1.2.0",
 }
 
+
+def package_wheel(package: str) -> tuple[str, str, str]:
+    """Return a package with the release and the wheel's SHA-256 that are known to hold its models."""
+    return package, _VERSIONS[package], _SHA256[package]
+
+
 _SCEPTR_VARIANTS = {
     "sceptr": "SCEPTR",
     "sceptr-a": "A_SCEPTR",
