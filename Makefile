@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 E := examples
 
-.PHONY: demo test check format schema benchmark examples clean
+.PHONY: demo test check format schema tables benchmark zoo bench bench-smoke mergekit examples clean
 
 demo: $(VENV)/.core
 	$(BIN)/kinprint compare $E/child $E/base --control $E/twin
@@ -17,7 +17,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev
 	$(MAKE) check
 
-# All that CI runs, and all that a person needs to run.
+# What every change must pass. CI runs this and bench-smoke.
 check:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -31,6 +31,29 @@ format: $(VENV)/.dev
 
 schema: $(VENV)/.core
 	$(BIN)/python docs/reference/make_schema.py
+
+tables: $(VENV)/.core
+	$(BIN)/python docs/reference/make_zoo.py
+
+# Trains and derives a suite, and runs its benchmark: make bench SUITE=tiny JOBS=2. Both go on where they stopped.
+SUITE ?= smoke
+JOBS ?= 1
+
+zoo: $(VENV)/.dev
+	$(BIN)/kinprint zoo build $(SUITE) --output build/zoo/$(SUITE) --jobs $(JOBS)
+
+bench: zoo
+	$(BIN)/kinprint bench $(SUITE) --zoo build/zoo/$(SUITE) --output build/bench/$(SUITE) --jobs $(JOBS)
+
+bench-smoke:
+	$(MAKE) bench SUITE=smoke
+
+# mergekit is LGPL and large: an environment of its own, outside CI, where it is called as a command.
+mergekit:
+	$(PYTHON) -m venv $(VENV)/mergekit
+	$(VENV)/mergekit/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(VENV)/mergekit/bin/python -m pip install --quiet --disable-pip-version-check --editable . --group mergekit
+	$(VENV)/mergekit/bin/python benchmarks/mergekit/check.py
 
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/spectra.py

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from kinprint.zoo.derive import KINDS, Chain
+from kinprint.zoo.suites import SUITES
+
 ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "docs" / "reference" / "make_tables.py"))["TABLES"]
 PAGES = {"declarations": "methods.md", "families": "formats.md", "case-study": "case-studies/solar-vs-glm.md"}
+
+
+MAKE_ZOO = ROOT / "docs" / "reference" / "make_zoo.py"
+ZOO = runpy.run_path(str(MAKE_ZOO))
 
 
 def numbers(text: str) -> list[float]:
@@ -28,8 +37,46 @@ def test_a_table_in_the_documentation_is_the_programs(name: str) -> None:
     assert numbers(shown) == pytest.approx(numbers(made), abs=2e-4)
 
 
+def test_the_tables_of_the_zoos_page_are_the_programs() -> None:
+    page = (ROOT / "docs" / "zoo.md").read_text()
+    assert ZOO["filled"](page) == page, "run: make tables"
+
+
+@pytest.mark.parametrize(("table", "names"), [("kinds", KINDS), ("suites", SUITES)])
+def test_the_zoos_page_names_everything_that_can_be_made(table: str, names: dict[str, object]) -> None:
+    assert re.findall(r"^\| `([^`]+)`", ZOO["TABLES"][table](), flags=re.MULTILINE) == list(names)
+
+
+def test_a_page_that_lacks_a_table_is_refused() -> None:
+    page = (ROOT / "docs" / "zoo.md").read_text()
+    with pytest.raises(ValueError, match="do not agree on kinds"):
+        ZOO["filled"](page.replace("begin: kinds", "begin: kind"))
+
+
+def test_the_tables_of_the_zoos_page_need_no_torch() -> None:
+    code = (
+        "import runpy, sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'peft', 'sklearn', 'yaml')));"
+        f"made = runpy.run_path({str(MAKE_ZOO)!r}); [table() for table in made['TABLES'].values()]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/zoo.md"])
+def test_every_kind_in_an_example_command_can_be_had(name: str) -> None:
+    commands = re.findall(r"^kinprint zoo derive [A-Za-z/]+ .*", (ROOT / name).read_text(), flags=re.MULTILINE)
+    chains = [re.findall(r"(?:-k|--kind) (\S*[a-z0-9])", command) for command in commands if "[" not in command]
+    assert chains
+    for words in chains:
+        Chain.parse(words)
+
+
 def test_links_between_pages_lead_somewhere() -> None:
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/*.md"),
+        *ROOT.glob("benchmarks/**/*.md"),
+    ]
     assert len(pages) > 8
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

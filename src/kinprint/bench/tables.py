@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import get_args
 
+from kinprint.bench.claims import CLAIMS, reached
 from kinprint.bench.metrics import accuses, area, base_group, judged, measured
 from kinprint.bench.records import BenchResult, Category, Column, Interval, Label, Rates, Row
 from kinprint.report.terminal import clean, number
@@ -35,6 +36,9 @@ def markdown(result: BenchResult) -> str:
         "### By base model",
         "AUC on the pairs of each base model (derived + unrelated pairs with a value).",
         parts["bases"],
+        "## At published levels",
+        "How many pairs with a value are at least as similar as what a paper or a public claim calls derived.",
+        parts["claims"],
         "## By category",
         "Mean (lowest to highest) of the measured values, and how many pairs are on the wrong side of the threshold "
         "that was chosen on these same pairs. A derived pair without a value is on the wrong side. For pairs that are "
@@ -63,6 +67,7 @@ def blocks(result: BenchResult) -> dict[str, str]:
         "rates": _rates_table(_headline(result), result.rates),
         "hard": _rates_table(_headline(result), result.rates_hard),
         "bases": _base_table(result),
+        "claims": _claims_table(result),
         "categories": _category_table(result),
         "cases": "\n\n".join(_case_tables(result)),
         "costs": _cost_table(result),
@@ -155,6 +160,16 @@ def _base_cell(column: Column, rows: Sequence[Row]) -> str:
         return "-"
     derived = _labelled(judged(column, rows), "derived")
     return f"{_rate(found)} ({derived} + {len(judged(column, rows)) - derived})"
+
+
+def _claims_table(result: BenchResult) -> str:
+    rows = [
+        (claim.column, f"{claim.level:g}", claim.source, *counts)
+        for claim in CLAIMS
+        if (counts := reached(claim, result.columns, result.rows)) is not None
+    ]
+    header = ("number", "level", "source", "derived pairs that reach it", "unrelated pairs", "hard negatives")
+    return _table(header, rows)
 
 
 def _category_table(result: BenchResult) -> str:

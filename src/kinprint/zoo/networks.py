@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ import numpy as np
 
 from kinprint.checkpoint import write_safetensors
 from kinprint.errors import MissingExtraError
-from kinprint.zoo.model import WEIGHTS_FILE, Model, as_json
+from kinprint.zoo.model import TOKENIZER_FILES, WEIGHTS_FILE, Model, as_json
 
 
 def extra(module: str) -> Any:  # noqa: ANN401 - an optional package without types here
@@ -86,9 +87,14 @@ def from_gguf(file: Path) -> Model:
     with reproducible() as torch, TemporaryDirectory() as scratch:
         named = {"gguf_file": file.name, "local_files_only": True}
         module = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)
-        module.save_pretrained(scratch)
         transformers.AutoTokenizer.from_pretrained(file.parent, **named).save_pretrained(scratch)
-        return Model.read(Path(scratch))
+        config = module.config.to_dict()
+        # The weights are plain by now; a config that still calls them quantised would be read wrongly.
+        config.pop("quantization_config", None)
+        config["torch_dtype"] = config["dtype"] = "bfloat16"
+        weights = {name: parameter.detach().numpy().copy() for name, parameter in module.named_parameters()}
+        files = {name: Path(scratch, name).read_bytes() for name in TOKENIZER_FILES if Path(scratch, name).is_file()}
+    return Model(json.loads(json.dumps(config, default=str)), weights, files)
 
 
 def _plain(module: Any) -> Any:  # noqa: ANN401

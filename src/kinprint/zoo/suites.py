@@ -351,7 +351,7 @@ def _compositions() -> Suite:
 
 
 def _small() -> Suite:
-    training = Training(corpus="stdlib-code", steps=10_000, batch=16, learning_rate=1e-3, warmup=500, seed_data=80)
+    training = Training(corpus="stdlib-code", steps=4000, batch=16, learning_rate=1e-3, warmup=500, seed_data=80)
     shape = Shape(hidden=256, layers=8, heads=8, kv_heads=4, head_dim=32, ffn=704, context=256)
     shapes = (
         ("base", "llama: grouped queries", shape),
@@ -362,8 +362,8 @@ def _small() -> Suite:
     laundry = {"base": _LAUNDRY, "qwen3": _LAUNDRY, "neox": _LAUNDRY_LAYERNORM}
     every = {
         **_TINY_EVERY_BASE,
-        "fine-tuned": ("fine-tune:steps=2000",),
-        "continued": ("continued-pretraining:steps=5000",),
+        "fine-tuned": ("fine-tune:steps=1000",),
+        "continued": ("continued-pretraining:steps=2000",),
     }
     return Suite(
         name="small",

@@ -1,0 +1,49 @@
+"""Bring what `kinprint bench` wrote into docs/benchmark.md: tables between markers, pictures into docs/images.
+
+Usage: python docs/reference/make_benchmark.py OUT [OUT...]
+
+Each OUT is the output folder of one suite; the blocks of other suites stay as they are. A folder that
+`benchmarks/peers/run.py` wrote (it holds peers.md) fills the block `peers`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from kinprint.bench.records import BenchResult
+from kinprint.bench.tables import blocks
+
+DOCS = Path(__file__).parents[1]
+MARKED = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+PICTURES = {"tiny": ("roc", "heatmap", "distributions"), "null": ("distributions",)}
+
+
+def filled(document: str, contents: Mapping[str, str]) -> str:
+    """Return a document with the marked blocks that are known replaced, and all others left alone."""
+    return MARKED.sub(
+        lambda found: f"{found[1]}\n{contents[found[2]]}\n\n{found[3]}" if found[2] in contents else found[0], document
+    )
+
+
+def main(folders: list[Path]) -> None:
+    """Update the document and its pictures."""
+    document, contents = DOCS / "benchmark.md", dict[str, str]()
+    for out in folders:
+        if (out / "peers.md").is_file():
+            contents["peers"] = (out / "peers.md").read_text(encoding="utf-8").strip()
+            continue
+        result = BenchResult.model_validate_json((out / "result.json").read_bytes())
+        contents |= {f"{result.suite}-{name}": text for name, text in blocks(result).items()}
+        for picture in PICTURES.get(result.suite, ()):
+            shutil.copyfile(out / f"{picture}.svg", DOCS / "images" / f"bench-{result.suite}-{picture}.svg")
+    document.write_text(filled(document.read_text(encoding="utf-8"), contents), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main([Path(argument) for argument in sys.argv[1:]])
