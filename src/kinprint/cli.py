@@ -133,7 +133,7 @@ def zoo_build(
     jobs: JobsOption = 1,
     quiet: QuietOption = False,
 ) -> None:
-    """Train and derive a suite of small models; goes on where an earlier run stopped. Needs the \\[torch] extra.
+    """Train and derive a suite of small models; goes on where an earlier run stopped. Needs the torch extra.
 
     Prints the path of the manifest, which says what each model was made from.
     """
@@ -211,7 +211,7 @@ def bench(
     quiet: QuietOption = False,
     no_color: PlainOption = False,
 ) -> None:
-    """Run every method on pairs of known lineage; goes on where an earlier run stopped. Needs the \\[bench] extra.
+    """Run every method on pairs of known lineage; goes on where an earlier run stopped. Needs the bench extra.
 
     Writes tables (Markdown, CSV, JSON), pictures (SVG, PNG) and a record of what ran. 'premises' measures what the
     papers take for granted instead.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,18 @@ def test_only_and_method_narrow_the_run(zoo: Path, cases: str, tmp_path: Path) -
 def test_a_folder_without_a_zoo_says_how_to_make_one(cases: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="make it with 'kinprint zoo build micro"):
         bench(cases, tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_a_model_with_other_bytes_than_the_manifest_says_is_named(zoo: Path, cases: str, tmp_path: Path) -> None:
+    shutil.copytree(zoo, tmp_path / "zoo")
+    shutil.copy(zoo / "b" / "model.safetensors", tmp_path / "zoo" / "a")
+    shutil.copy(zoo / "b" / "config.json", tmp_path / "zoo" / "a")
+    with pytest.raises(UsageError, match=r"zoo/a does not hold what .*zoo.json says: run 'kinprint zoo build' again"):
+        bench(cases, tmp_path / "zoo", tmp_path / "out", methods=["pcs"], plots=False)
+
+
+def test_a_file_where_the_results_must_go_is_a_usage_error(zoo: Path, cases: str, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UsageError, match="choose another folder"):
+        bench(cases, zoo, tmp_path / "out", methods=["pcs"], plots=False)
+    assert (tmp_path / "out").read_text() == "mine"

@@ -9,9 +9,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import IO, ClassVar, Literal, cast
 
 from pydantic import ValidationError
 
@@ -25,7 +26,7 @@ from kinprint.bench.tables import csv_rows, markdown
 from kinprint.errors import UsageError
 from kinprint.linalg.threads import blas
 from kinprint.version import __version__
-from kinprint.zoo.manifest import Manifest, ModelEntry, read_manifest
+from kinprint.zoo.manifest import MANIFEST_FILE, Manifest, ModelEntry, read_manifest
 from kinprint.zoo.model import put
 
 Progress = Callable[[str, int, int], None]
@@ -109,6 +110,9 @@ def write(result: BenchResult, out: Path, *, plots: bool = True) -> None:
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
+_Task = tuple[Path, Path, list[str]]
+"""What to open as suspect and as base, and the ids of the methods to run."""
+
 Key = tuple[str, str, str]
 """Content digests of suspect and base, and the method's id."""
 
@@ -124,16 +128,17 @@ def _measure_all(
 ) -> dict[Key, Measured]:
     entries = {entry.name: entry for entry in manifest.models}
     known = _read_measured(out / MEASURED_FILE)
-    tasks: list[tuple[Path, Path, list[str]]] = []
+    tasks: list[_Task] = []
+    pairs: list[tuple[ModelEntry, ModelEntry]] = []
     for case in cases:
         suspect, base = entries[case.suspect], entries[case.base]
         missing = [i for i in ids if (suspect.content_digest, base.content_digest, i) not in known]
         if missing:
             tasks.append((_path(zoo, suspect), _path(zoo, base), missing))
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / MEASURED_FILE).open("a", encoding="utf-8") as file:
-        file.write("\n" if file.tell() else "")  # an earlier run may have stopped in the middle of a line
-        for done, found in enumerate(_results(tasks, jobs), start=1):
+            pairs.append((suspect, base))
+    with _appended(out / MEASURED_FILE) as file:
+        for done, (found, pair) in enumerate(zip(_results(tasks, jobs), pairs, strict=True), start=1):
+            _check_digests(found, pair, zoo)
             for one in found:
                 known[one.suspect, one.base, one.id] = one
                 file.write(one.model_dump_json() + "\n")
@@ -141,6 +146,27 @@ def _measure_all(
             if progress is not None:
                 progress(f"{done} of {len(tasks)} pairs", done, len(tasks))
     return known
+
+
+@contextmanager
+def _appended(path: Path) -> Generator[IO[str]]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}: choose another folder") from error
+    with file:
+        file.write("\n" if file.tell() else "")  # an earlier run may have stopped in the middle of a line
+        yield file
+
+
+def _check_digests(found: Sequence[Measured], pair: tuple[ModelEntry, ModelEntry], zoo: Path) -> None:
+    """The manifest says which model has which origin; of other bytes it says nothing."""
+    for entry, digests in zip(pair, ({one.suspect for one in found}, {one.base for one in found}), strict=True):
+        if digests - {entry.content_digest}:
+            raise UsageError(
+                f"{zoo / entry.name} does not hold what {zoo / MANIFEST_FILE} says: run 'kinprint zoo build' again"
+            )
 
 
 def _path(zoo: Path, entry: ModelEntry) -> Path:
@@ -162,7 +188,7 @@ def _read_measured(path: Path) -> dict[Key, Measured]:
     return known
 
 
-def _results(tasks: Sequence[tuple[Path, Path, list[str]]], jobs: int) -> Generator[list[Measured]]:
+def _results(tasks: Sequence[_Task], jobs: int) -> Generator[list[Measured]]:
     if jobs == 1 or len(tasks) < 2:
         yield from map(_task, tasks)
         return
@@ -189,7 +215,7 @@ class _Shelf:
         return found
 
 
-def _task(task: tuple[Path, Path, list[str]]) -> list[Measured]:
+def _task(task: _Task) -> list[Measured]:
     suspect, base, ids = task
     return measure(_Shelf.get(suspect), _Shelf.get(base), [method_by_id(i) for i in ids])
 

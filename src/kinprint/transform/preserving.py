@@ -196,7 +196,10 @@ def _mix_queries_and_keys(model: ModelState, rng: Random) -> ModelState:
 
 
 def _rescale_normed(model: ModelState, layer: int, rng: Random) -> ModelState:
-    """A q or k norm undoes any positive scale of what it normalises: one per head, or one in all."""
+    """A q or k norm undoes any positive scale of what it normalises: one per head, or one in all.
+
+    Exact but for the norm's epsilon: where q or k are hardly larger than it, as before training, the logits move.
+    """
     changed: dict[PartKey, Array] = {}
     for side in ("q", "k"):
         matrix = PartKey(f"attn.{side}", layer)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -86,11 +87,13 @@ def from_gguf(file: Path) -> Model:
     transformers = extra("transformers")
     with reproducible() as torch, TemporaryDirectory() as scratch:
         named = {"gguf_file": file.name, "local_files_only": True}
-        module = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)
+        with redirect_stderr(StringIO()):  # its progress bar cannot be turned off otherwise
+            module = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)
         transformers.AutoTokenizer.from_pretrained(file.parent, **named).save_pretrained(scratch)
-        config = module.config.to_dict()
+        config = {name: value for name, value in module.config.to_diff_dict().items() if not name.startswith("_")}
         # The weights are plain by now; a config that still calls them quantised would be read wrongly.
         config.pop("quantization_config", None)
+        config |= {"architectures": [type(module).__name__], "model_type": module.config.model_type}
         config["torch_dtype"] = config["dtype"] = "bfloat16"
         weights = {name: parameter.detach().numpy().copy() for name, parameter in module.named_parameters()}
         files = {name: Path(scratch, name).read_bytes() for name in TOKENIZER_FILES if Path(scratch, name).is_file()}
