@@ -60,13 +60,13 @@ def test_parents_are_paired_with_their_own_children_only() -> None:
     assert names(expand(listed(group), ZOO)) == ["a.child / a", "b.child / b"]
 
 
-def test_models_are_paired_each_with_each_once() -> None:
-    assert names(expand(listed({**UNRELATED, "models": ["a", "b"]}), ZOO)) == ["a / b"]
+def test_models_are_paired_each_with_each_once_and_the_first_is_the_base() -> None:
+    assert names(expand(listed({**UNRELATED, "models": ["a", "b"]}), ZOO)) == ["b / a"]
 
 
 def test_a_pair_that_occurs_twice_counts_where_it_comes_first() -> None:
-    twice = listed({**UNRELATED, "models": ["a", "b"]}, {**UNRELATED, "suspects": ["b"], "bases": ["a"]})
-    assert names(expand(twice, ZOO)) == ["a / b"]
+    twice = listed({**UNRELATED, "models": ["a", "b"]}, {**UNRELATED, "suspects": ["a"], "bases": ["b"]})
+    assert names(expand(twice, ZOO)) == ["b / a"]
 
 
 def test_roots_come_from_the_manifest() -> None:

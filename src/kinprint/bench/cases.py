@@ -27,7 +27,7 @@ class CaseGroup(Record):
         bases: Models.
         pairing: ``every`` suspect with every base, or each with its own ``parent`` where that is among the bases: a
             suspect named ``parent.what``.
-        models: In place of the two: every pair of these.
+        models: In place of the two: every pair of these; the one that is named first is the base.
     """
 
     category: Category
@@ -128,7 +128,7 @@ def expand(cases: CaseList, manifest: Manifest, *, only: str | None = None) -> t
 
 def _pairs(group: CaseGroup, roots: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     if group.models:
-        return list(combinations(_named(group.models, roots), 2))
+        return [(suspect, base) for base, suspect in combinations(_named(group.models, roots), 2)]
     suspects, bases = _named(group.suspects, roots), _named(group.bases, roots)
     return [
         (suspect, base)

@@ -209,9 +209,9 @@ def _mahalanobis(derived: Float64[np.ndarray, " P"], unrelated: Float64[np.ndarr
     Divided by the deviation of all pairs together, as some evaluations do, the distance has an upper limit that depends
     on the shares of the two groups; such numbers cannot be compared with these.
     """
-    freedom = derived.size + unrelated.size - 2
-    if not derived.size or not unrelated.size or freedom < 1:
+    if min(derived.size, unrelated.size) < 2:
         return None
+    freedom = derived.size + unrelated.size - 2
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in (derived, unrelated))
     spread = float(np.sqrt(squares / freedom))
     largest = float(max(np.abs(derived).max(), np.abs(unrelated).max()))
