@@ -16,20 +16,21 @@ HARD = "hard negatives"
 def auc(derived: Sequence[float | None], unrelated: Sequence[float | None]) -> float | None:
     """Return the chance that a derived pair looks more similar than an unrelated one; a tie counts half.
 
-    A blank counts as the least similar of all: whoever abstains accuses nobody.
+    Abstaining earns nothing, as in kinprint's own benchmark: a derived pair without a value is the least similar of
+    all, and an unrelated one does not count.
 
     Returns:
-        The area under the ROC curve; None without both kinds of pairs or without any value.
+        The area under the ROC curve; None without a derived pair or without an unrelated one that has a value.
 
     Example:
         >>> auc([0.9, None], [0.1, None])
-        0.625
+        0.5
     """
-    if not derived or not unrelated or all(value is None for value in (*derived, *unrelated)):
-        return None
     low = float("-inf")
     left = [low if value is None else value for value in derived]
-    right = [low if value is None else value for value in unrelated]
+    right = [value for value in unrelated if value is not None]
+    if not left or not right:
+        return None
     won = sum((a > b) + (a == b) / 2 for a in left for b in right)
     return won / (len(left) * len(right))
 

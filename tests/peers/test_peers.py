@@ -189,8 +189,8 @@ def test_a_digest_sees_names_and_bytes(place: Place, tmp_path: Path) -> None:
 
 
 def test_auc_by_hand_with_ties_and_blanks() -> None:
-    # (0.9 > 0.1) + (0.9 > blank) + (blank < 0.1) + half of (blank = blank), over four pairs of pairs
-    assert auc([0.9, None], [0.1, None]) == 2.5 / 4
+    # (0.9 > 0.1) + (blank < 0.1), over two pairs of pairs: the unrelated blank does not count
+    assert auc([0.9, None], [0.1, None]) == 1 / 2
     assert auc([0.9, 0.8], [0.1]) == 1.0
     assert auc([0.1], [0.9, 0.8]) == 0.0
 

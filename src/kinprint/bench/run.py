@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import platform
 import subprocess
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +26,7 @@ from kinprint.linalg.threads import blas
 from kinprint.version import __version__
 from kinprint.zoo.manifest import MANIFEST_FILE, Manifest, ModelEntry, read_manifest
 from kinprint.zoo.model import put
+from kinprint.zoo.workers import workers
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` while long work goes on."""
@@ -192,13 +191,8 @@ def _results(tasks: Sequence[_Task], jobs: int) -> Generator[list[Measured]]:
     if jobs == 1 or len(tasks) < 2:
         yield from map(_task, tasks)
         return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        try:
-            yield from pool.map(_task, tasks, chunksize=4)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with workers(jobs) as pool:
+        yield from pool.map(_task, tasks, chunksize=4)
 
 
 class _Shelf:

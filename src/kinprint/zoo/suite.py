@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import queue
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from kinprint.zoo.model import Model, put
 from kinprint.zoo.recipes import Recipe, Suite, Trained
 from kinprint.zoo.shapes import untrained
 from kinprint.zoo.suites import SUITES
+from kinprint.zoo.workers import channel, workers
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` while long work goes on."""
@@ -133,9 +133,8 @@ def _workers(jobs: int) -> Generator[tuple[_Start, Callable[[_Meter], None]]]:
     if jobs == 1:
         yield _start_here, lambda _: None
         return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    told: Any = context.Queue()
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(told,)) as pool:
+    told = channel()
+    with workers(jobs, _begin, told) as pool:
 
         def start(recipe: Recipe, known: Mapping[str, ModelEntry], out: Path, meter: _Meter) -> Future[ModelEntry]:
             del meter
@@ -149,13 +148,7 @@ def _workers(jobs: int) -> Generator[tuple[_Start, Callable[[_Meter], None]]]:
                     return
                 meter.tell(name, what, done)
 
-        try:
-            yield start, listen
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+        yield start, listen
 
 
 def _start_here(recipe: Recipe, known: Mapping[str, ModelEntry], out: Path, meter: _Meter) -> Future[ModelEntry]:
