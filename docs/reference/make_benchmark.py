@@ -29,12 +29,18 @@ def filled(document: str, contents: Mapping[str, str]) -> str:
     )
 
 
+def summary(peers: str) -> str:
+    """Return the tables of ``peers.md`` without its title and without the table of every pair."""
+    tables, _, _ = peers.partition("| suspect |")
+    return tables.partition("\n")[2].strip()
+
+
 def main(folders: list[Path]) -> None:
     """Update the document and its pictures."""
     document, contents = DOCS / "benchmark.md", dict[str, str]()
     for out in folders:
         if (out / "peers.md").is_file():
-            contents["peers"] = (out / "peers.md").read_text(encoding="utf-8").strip()
+            contents["peers"] = summary((out / "peers.md").read_text(encoding="utf-8"))
             continue
         result = BenchResult.model_validate_json((out / "result.json").read_bytes())
         contents |= {f"{result.suite}-{name}": text for name, text in blocks(result).items()}
