@@ -3,9 +3,9 @@
 mergekit (LGPL-3.0) is called as a command and never imported or copied. It needs 1.6 GB, so it has an environment of
 its own, outside CI::
 
-    python -m venv /tmp/mergekit
-    /tmp/mergekit/bin/pip install torch mergekit==0.1.5 -e .
-    /tmp/mergekit/bin/python benchmarks/mergekit/check.py
+    python -m venv .venv/mergekit
+    .venv/mergekit/bin/pip install torch mergekit==0.1.5 -e .
+    .venv/mergekit/bin/python benchmarks/mergekit/check.py
 
 Prints for each method the largest difference of a weight as a share of the largest weight of its tensor, and exits with
 1 where it is beyond the bar. Routers are left out: both sides draw them at random.

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinprint.architecture import ModelView
 from kinprint.fingerprints import Fingerprint, FingerprintMethod
 from kinprint.methods import ghostspec_mse
 from kinprint.methods.ghostspec_corr import METHODS
 from kinprint.spectra import ATTENTION
 from kinprint.transform import PRESERVING
-from kinprint.types import MethodResult
 from methods import tiny
+from methods.tiny import numbers, run
 
 seeds = st.integers(0, 2**32 - 1)
 FOLDED, UNFOLDED = METHODS
-
-
-def run(method: FingerprintMethod, suspect: ModelView, base: ModelView) -> MethodResult:
-    return method.compare(method.extractor.extract(suspect), method.extractor.extract(base))
-
-
-def numbers(result: MethodResult) -> Mapping[str, float]:
-    found = {value.name: value.value for value in (*result.values, *result.controls)}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def stored(qk: list[float], vo: list[float]) -> Fingerprint:

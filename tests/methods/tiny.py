@@ -9,7 +9,9 @@ import numpy as np
 
 from kinprint.architecture import ModelView, view
 from kinprint.checkpoint import MemoryCheckpoint
+from kinprint.fingerprints import FingerprintMethod
 from kinprint.transform import ModelState, preserve
+from kinprint.types import MethodResult
 
 
 def llama(
@@ -89,3 +91,14 @@ def changed(tensors: Mapping[str, np.ndarray], seed: int, scale: float) -> dict[
         key: (array + scale * array.std() * rng.standard_normal(array.shape)).astype(array.dtype)
         for key, array in tensors.items()
     }
+
+
+def run(method: FingerprintMethod, suspect: ModelView, base: ModelView) -> MethodResult:
+    """Return what a method gives a pair."""
+    return method.compare(method.extractor.extract(suspect), method.extractor.extract(base))
+
+
+def numbers(result: MethodResult) -> Mapping[str, float]:
+    """Return every number of a result, values and controls, by name."""
+    found = {value.name: value.value for value in (*result.values, *result.controls)}
+    return {name: value for name, value in found.items() if value is not None}
