@@ -17,7 +17,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev
 	$(MAKE) check
 
-# What every change must pass. CI runs this and bench-smoke.
+# All that CI runs, and all that a person needs to run; it builds the smoke zoo and benchmarks it on the way.
 check:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
