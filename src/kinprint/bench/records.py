@@ -94,7 +94,8 @@ class Cost(Record):
 
     Attributes:
         seconds: Wall time, with what the method must make for each of the two models.
-        peak_mb: Highest anonymous memory above that before the pair, in MB (1e6 bytes); None where not measurable.
+        peak_mb: How far the resident size rose above that before the method ran, in MB (1e6 bytes), with pages of
+            files that it mapped; None where not measurable.
     """
 
     seconds: float
