@@ -104,3 +104,18 @@ def test_the_package_offers_what_it_promises() -> None:
     model = kinprint.open(ROOT / "examples" / "base")
     made = kinprint.fingerprint(model, methods=["layernorm"])
     assert [name.split("/")[0] for name in made.fingerprints] == ["norm-gains"]
+
+
+def test_every_published_pair_has_one_of_ours_beside_it_that_the_suite_holds() -> None:
+    from kinprint.zoo.suites import SUITES
+
+    published = runpy.run_path(str(ROOT / "docs" / "reference" / "published.py"))
+    names = {recipe.name for recipe in SUITES["tiny"].recipes}
+    assert all(set(pair.split(" / ")) <= names for *_, pair in published["GHOSTSPEC"])
+
+
+def test_the_benchmark_page_has_every_table_filled() -> None:
+    page = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- begin: (\S+) -->(.*?)<!-- end: \1 -->", page, re.DOTALL)
+    assert len(blocks) > 10
+    assert [name for name, content in blocks if "|" not in content and not content.strip().startswith("- ")] == []

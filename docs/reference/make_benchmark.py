@@ -14,11 +14,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import published
+
 from kinprint.bench.records import BenchResult
 from kinprint.bench.tables import blocks
 
 DOCS = Path(__file__).parents[1]
 MARKED = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+BESIDE = {"ghostspec": published.ghostspec, "leafbench": published.leafbench, "z-values": published.z_values}
 PICTURES = {"tiny": ("roc", "heatmap", "distributions"), "null": ("distributions",)}
 
 
@@ -44,6 +47,8 @@ def main(folders: list[Path]) -> None:
             continue
         result = BenchResult.model_validate_json((out / "result.json").read_bytes())
         contents |= {f"{result.suite}-{name}": text for name, text in blocks(result).items()}
+        if result.suite == "tiny":
+            contents |= {name: make(result) for name, make in BESIDE.items()}
         for picture in PICTURES.get(result.suite, ()):
             shutil.copyfile(out / f"{picture}.svg", DOCS / "images" / f"bench-{result.suite}-{picture}.svg")
     document.write_text(filled(document.read_text(encoding="utf-8"), contents), encoding="utf-8")
