@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from kinprint import api
+from kinprint.architecture import view
 from kinprint.checkpoint import open_checkpoint, write_safetensors
 from kinprint.types import Comparison, MethodResult
+from kinprint.zoo.single import derive_folder
 
 pytestmark = pytest.mark.real
 
@@ -126,3 +128,15 @@ def test_sceptr_of_unknown_family_is_compared_by_names(sceptr: Path) -> None:
         assert "role" in str(result(found, "ghostspec-mse").reason)
     assert value(derived, "pcs", "by name") > 0.9
     assert value(derived, "pcs", "by name") > value(stranger, "pcs", "by name")
+
+
+def test_what_is_derived_from_a_gguf_file_is_a_hugging_face_folder_with_the_same_weights(
+    smollm2: Path, tmp_path: Path
+) -> None:
+    derive_folder(smollm2, tmp_path / "out", ["resave"])
+    source, derived = (view(open_checkpoint(path)) for path in (smollm2, tmp_path / "out"))
+    assert (derived.family.name, derived.coverage) == ("llama", 1)
+    assert derived.checkpoint.vocabulary == source.checkpoint.vocabulary
+    for role in ("attn.q", "attn.k", "mlp.down"):
+        # Dequantised Q4_1 values have more digits than bf16: half a unit in its last place, 2^-9, of the value.
+        np.testing.assert_allclose(derived.array(role, 7), source.array(role, 7), rtol=2**-8, atol=1e-8)

@@ -76,7 +76,7 @@ class Model:
         Raises:
             UsageError: A tensor has no role in a family table.
         """
-        return ModelState.from_view(view(MemoryCheckpoint(self.weights, config=self.config)))
+        return ModelState.from_view(view(MemoryCheckpoint(self.weights, config=self.config, name="the model")))
 
     def with_state(self, state: ModelState) -> Model:
         """Return the model with other parts, and the config that belongs to them."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from kinprint.architecture import view
 from kinprint.checkpoint import open_checkpoint
 from kinprint.errors import UsageError
-from kinprint.zoo import corpus
+from kinprint.zoo import corpus, networks
 from kinprint.zoo.derive import TOLERANCE, Chain, derive, logit_change
 from kinprint.zoo.making import bytes_digest, versions
 from kinprint.zoo.manifest import MANIFEST_FILE, Manifest, ModelEntry, SameFunction, manifest_bytes, text_entry
@@ -46,13 +46,13 @@ def derive_folder(
     start, chain = time.perf_counter(), Chain.parse(kinds)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already: choose another folder")
-    parent = Model.read(model)
+    parent = _read(model)
 
     def tell(what: str, done: int) -> None:
         if progress is not None:
             progress(what, done, chain.work)
 
-    outcome = derive(parent, chain, seed=seed, others=lambda path: Model.read(Path(path)), tell=tell)
+    outcome = derive(parent, chain, seed=seed, others=lambda path: _read(Path(path)), tell=tell)
     same = None
     if outcome.moved_logits is not None:
         after = logit_change(parent, outcome.model.rounded()) if chain.preserving else None
@@ -71,6 +71,17 @@ def derive_folder(
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return out / MANIFEST_FILE
+
+
+def _read(path: Path) -> Model:
+    """Load a model; one in a GGUF file as Hugging Face has it, since that is what is written."""
+    stored = open_checkpoint(path)
+    if stored.format != "gguf":
+        return Model.read(path)
+    files = [path] if path.is_file() else sorted(path.glob("*.gguf"))
+    if len(files) != 1:
+        raise UsageError(f"{path} holds {len(files)} GGUF files: name the one to derive from")
+    return networks.from_gguf(files[0])
 
 
 def _entry(
