@@ -24,6 +24,7 @@ COLOURS = (
 
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "kinprint",
+    "text.parse_math": False,  # a name with dollar signs is a name
     "svg.fonttype": "none",
     "font.size": 8.0,
     "axes.titlesize": 8.5,
