@@ -16,7 +16,7 @@ from kinprint.architecture import view
 from kinprint.checkpoint import open_checkpoint
 from kinprint.version import __version__
 from kinprint.zoo import corpus, networks, packages, train
-from kinprint.zoo.derive import TOLERANCE, Chain, derive, logit_change
+from kinprint.zoo.derive import TOLERANCE, Chain, Outcome, derive, logit_change
 from kinprint.zoo.manifest import Losses, ModelEntry, SameFunction
 from kinprint.zoo.model import WEIGHTS_FILE, Model
 from kinprint.zoo.recipes import Derived, Packaged, Recipe, Trained, kind, recipe_digest, settings
@@ -135,10 +135,6 @@ def _derive(recipe: Derived, known: Mapping[str, ModelEntry], out: Path, tell: T
     chain = Chain.parse(recipe.kinds)
     outcome = derive(parent, chain, seed=recipe.seed, others=lambda name: Model.read(out / name), tell=tell)
     stored = outcome.model.rounded()
-    same = None
-    if outcome.moved_logits is not None:
-        after = logit_change(parent, stored) if chain.preserving else None
-        same = SameFunction(before_rounding=outcome.moved_logits, after_rounding=after, tolerance=TOLERANCE)
     losses = None
     if recipe.corpus:
         text = corpus.load(recipe.corpus).content
@@ -147,7 +143,15 @@ def _derive(recipe: Derived, known: Mapping[str, ModelEntry], out: Path, tell: T
             held_out=train.held_out_loss(stored, text),
             parent_held_out=train.held_out_loss(parent, text),
         )
-    return _Made(outcome.model, losses, same)
+    return _Made(outcome.model, losses, same_function(parent, outcome, chain))
+
+
+def same_function(parent: Model, outcome: Outcome, chain: Chain) -> SameFunction | None:
+    """Return how well function-preserving kinds kept a parent's function; None where a chain has none."""
+    if outcome.moved_logits is None:
+        return None
+    after = logit_change(parent, outcome.model.rounded()) if chain.preserving else None
+    return SameFunction(before_rounding=outcome.moved_logits, after_rounding=after, tolerance=TOLERANCE)
 
 
 def _unpack(recipe: Packaged, target: Path) -> _Made:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -46,18 +46,6 @@ class Model:
         weights = {name: _single(stored.read(name), stored.tensors[name].floating) for name in stored.tensors}
         there = [name for name in TOKENIZER_FILES if folder.is_dir() and (folder / name).is_file()]
         return cls(stored.config, weights, {name: (folder / name).read_bytes() for name in there})
-
-    @property
-    def vocabulary(self) -> tuple[str, ...] | None:
-        """Token strings by id, from ``tokenizer.json``; None without one."""
-        table = self.tokenizer.get("model", {}).get("vocab")
-        if not isinstance(table, dict):
-            return None
-        ids = cast("dict[str, int]", table)
-        strings = [""] * (max(ids.values()) + 1)
-        for token, place in ids.items():
-            strings[place] = token
-        return tuple(strings)
 
     @property
     def tokenizer(self) -> dict[str, Any]:

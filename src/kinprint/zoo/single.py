@@ -12,8 +12,8 @@ from kinprint.architecture import view
 from kinprint.checkpoint import open_checkpoint
 from kinprint.errors import UsageError
 from kinprint.zoo import corpus, networks
-from kinprint.zoo.derive import TOLERANCE, Chain, derive, logit_change
-from kinprint.zoo.making import bytes_digest, versions
+from kinprint.zoo.derive import Chain, derive
+from kinprint.zoo.making import bytes_digest, same_function, versions
 from kinprint.zoo.manifest import MANIFEST_FILE, Manifest, ModelEntry, SameFunction, manifest_bytes, text_entry
 from kinprint.zoo.model import WEIGHTS_FILE, Model, put
 from kinprint.zoo.recipes import Derived, recipe_digest, settings
@@ -53,10 +53,7 @@ def derive_folder(
             progress(what, done, chain.work)
 
     outcome = derive(parent, chain, seed=seed, others=lambda path: _read(Path(path)), tell=tell)
-    same = None
-    if outcome.moved_logits is not None:
-        after = logit_change(parent, outcome.model.rounded()) if chain.preserving else None
-        same = SameFunction(before_rounding=outcome.moved_logits, after_rounding=after, tolerance=TOLERANCE)
+    same = same_function(parent, outcome, chain)
     # Beside the target and renamed at the end: an interruption leaves nothing half-written.
     stage = out.parent / f".{out.name}-{secrets.token_hex(8)}.tmp"
     try:
