@@ -55,7 +55,7 @@ def family_table() -> str:
     """Every shipped family table."""
     lines = ["| family | names | what it is |", "|---|---|---|"]
     for family in sorted(families(), key=lambda family: (bool(family.archs), family.name)):
-        names = f"GGUF: {', '.join(family.archs)}" if family.archs else "Hugging Face"
+        names = f"GGUF: {', '.join(family.archs)}" if family.archs else family.names
         lines.append(f"| `{family.name}` | {names} | {family.summary} |")
     return "\n".join(lines) + "\n"
 

@@ -16,6 +16,10 @@ summary = "one matrix"
 prefixes = [""]
 requires = ["w.{layer}"]
 
+[labels]
+residual = "exchangeable"
+kv = "heads slope by their number"
+
 [geometry]
 hidden = ["width"]
 
@@ -45,6 +49,7 @@ def test_the_families_of_the_documentation_are_there() -> None:
         "mixtral",
         "qwen2_moe",
         "qwen3_moe",
+        "sceptr",
     }
     in_gguf = {arch for table in families() for arch in table.archs}
     assert in_gguf >= {"llama", "qwen2", "qwen3", "gemma2", "olmo2", "gpt2", "bert", "qwen2moe", "qwen3moe"}
@@ -78,6 +83,9 @@ def test_every_matrix_that_reads_the_stream_inside_a_prenorm_block_names_its_nor
         ('in = "residual"', 'in = "residul"'),
         ('in = "residual"', 'in = "residual"\nscale = 2'),
         ('hidden = ["width"]', 'widht = ["width"]'),
+        ('residual = "exchangeable"', 'residul = "exchangeable"'),
+        ('residual = "exchangeable"', 'residual = "exchangable"'),
+        ('residual = "exchangeable"', 'residual = ""'),
         ('requires = ["w.{layer}"]', 'requires = ["w.{layer}"]\nextends = "nobody"'),
         ('name = "g"', 'name = "w.{layer}"'),
         ('name = "w.{layer}"\nrole', 'name = "w"\nrole'),
@@ -114,6 +122,34 @@ out = "vocab"
     assert [rule.name for rule in family.tensor] == ["w.{layer}", "b"]
     assert family.tensor[0].layout == "in-out"
     assert (family.summary, family.geometry["hidden"]) == ("one matrix", ("width",))
+
+
+def test_a_group_is_exchangeable_where_declared_and_else_the_reason_is_given() -> None:
+    small = parse_family(SMALL)
+    assert small.exchangeable("residual") is None
+    assert small.exchangeable("kv") == "heads slope by their number"
+    assert small.exchangeable("ffn") == "not declared in the family table"
+
+
+def test_a_child_declares_groups_beside_its_parents_and_over_them() -> None:
+    child = 'extends = "small"\nname = "child"\n[labels]\nkv = "exchangeable"\nffn = "units are sorted"'
+    family = parse_family(child, {"small": tomllib.loads(SMALL)})
+    assert family.labels == {"residual": "exchangeable", "kv": "exchangeable", "ffn": "units are sorted"}
+
+
+def test_every_shipped_table_declares_the_groups_that_it_has_tensors_of_and_no_other() -> None:
+    for table in families():
+        roles = {part.role for rule in table.tensor for part in rule.parts}
+        there = {"ffn": "mlp.up", "kv": "attn.k", "expert": "moe.router"}
+        assert set(table.labels) == {"residual", *(group for group, role in there.items() if role in roles)}, table.name
+
+
+def test_shipped_tables_refuse_what_is_not_exchangeable() -> None:
+    refused = {(table.name, group) for table in families() for group in table.labels if table.exchangeable(group)}
+    # Upcycled experts, and fixed sinusoids (in one of SCEPTR's two tables).
+    assert refused == {("qwen2_moe", "expert"), ("sceptr", "residual")}
+    together = {(table.name, group) for table in families() for group in table.labels if table.together(group)}
+    assert together == {("sceptr", "ffn"), ("sceptr", "kv")}
 
 
 def test_a_child_cannot_drop_what_its_parent_lacks() -> None:

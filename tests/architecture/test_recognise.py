@@ -146,6 +146,17 @@ def test_experts_fewer_than_the_config_says_are_an_error() -> None:
     assert "config says experts = 8, the tensors have 3" in fault(moe_shapes(), {**CONFIG, "num_experts": 8})
 
 
+@pytest.mark.parametrize("said", [{}, {"n_group": 1}, {"n_group": None}, {"n_group": 0}])
+def test_experts_that_are_routed_together_are_exchangeable(said: dict[str, object]) -> None:
+    assert view(Headers(moe_shapes(), {**CONFIG, **said})).family.exchangeable("expert") is None
+
+
+def test_experts_that_the_config_routes_in_groups_are_not_exchangeable() -> None:
+    family = view(Headers(moe_shapes(experts=4), {**CONFIG, "n_group": 2})).family
+    assert "2 groups" in str(family.exchangeable("expert"))
+    assert [family.exchangeable(group) for group in ("residual", "ffn", "kv")] == [None, None, None]
+
+
 def test_a_stack_of_absurdly_many_experts_is_refused_at_once() -> None:
     shapes = without(moe_shapes(), ".experts.") | {"model.layers.0.mlp.experts.gate_up_proj": (10**9, 12, 8)}
     assert "no model has 1000000000 experts" in fault(shapes)

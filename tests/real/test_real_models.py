@@ -118,16 +118,41 @@ def test_the_fine_tuned_bert_is_close_to_its_parent(fine_tuned: Comparison) -> N
     assert all(v is not None and v > 0.9 for v in centred), layernorm.values
 
 
-def test_sceptr_of_unknown_family_is_compared_by_names(sceptr: Path) -> None:
+def test_all_sixteen_sceptr_encoders_are_recognised_whole(sceptr: Path) -> None:
+    """Geometry: their config.json; what is ignored: libtcrlm, token_embedder."""
+    found = {path.parent.name: view(open_checkpoint(path.parent)) for path in sorted(sceptr.glob("*/state_dict.pt"))}
+    assert len(found) == 16
+    assert {(model.family.name, model.coverage) for model in found.values()} == {("sceptr", 1.0)}
+    sizes = {name: (m.geometry.hidden, m.geometry.layers, m.geometry.head_dim) for name, m in found.items()}
+    others = {"SCEPTR_large": (128, 4, 16), "SCEPTR_small": (32, 3, 4), "SCEPTR_tiny": (16, 3, 2)}
+    assert sizes == {name: others.get(name, (64, 3, 8)) for name in found}
+    assert {(m.geometry.heads, (m.geometry.ffn or 0) // (m.geometry.hidden or 1)) for m in found.values()} == {(8, 4)}
+    for model in found.values():
+        for name in model.ignored:
+            codes = np.asarray(model.checkpoint.read(name))
+            if "blosum" not in name:
+                np.testing.assert_array_equal(codes, np.eye(len(codes))[:, 1:])
+
+
+def test_units_of_sceptr_keep_their_number_from_layer_to_layer(sceptr: Path) -> None:
+    """All layers start as copies of one, and training has not undone it: why the table lets no layer be renumbered."""
+    model = view(open_checkpoint(sceptr / "SCEPTR"))
+    assert model.family.exchangeable("ffn")
+    first, second = (model.array("mlp.up", layer) for layer in (0, 1))
+    cosines = first @ second.T / np.outer(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
+    size = len(cosines)
+    apart = (cosines.sum() - np.trace(cosines)) / (size * (size - 1))
+    # 0.169 against 0.068; over 1000 other pairings of the units the mean has a standard deviation of 0.008.
+    assert np.trace(cosines) / size > apart + 0.05
+
+
+def test_sceptrs_child_is_told_from_a_stranger_of_its_shape_by_role(sceptr: Path) -> None:
     derived = api.compare(sceptr / "SCEPTR_finetuned", sceptr / "SCEPTR")
     stranger = api.compare(sceptr / "SCEPTR_CDR3_only", sceptr / "SCEPTR")
-    for found in (derived, stranger):
-        assert found.suspect.family == "unknown"
-        assert found.suspect.unmapped
-        assert result(found, "ghostspec-mse").status == "not_applicable"
-        assert "role" in str(result(found, "ghostspec-mse").reason)
-    assert value(derived, "pcs", "by name") > 0.9
-    assert value(derived, "pcs", "by name") > value(stranger, "pcs", "by name")
+    for method, name in (("pcs", "by role"), ("tensor-cosine", "attn.q cosine"), ("tensor-cosine", "mlp.down cosine")):
+        assert value(derived, method, name) > 0.9
+        assert abs(value(stranger, method, name)) < 0.1
+    assert result(stranger, "ghostspec-mse").status == "measured"
 
 
 def test_what_is_derived_from_a_gguf_file_is_a_hugging_face_folder_with_the_same_weights(

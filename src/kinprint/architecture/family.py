@@ -23,12 +23,15 @@ Axis = Literal[
     "query.{layer}", "key.{layer}", "value.{layer}", "context.{layer}",
     "ffn.{layer}", "shared-ffn.{layer}", "shared-gate.{layer}",
     "expert.{layer}", "expert-ffn.{layer}.{expert}",
+    "feature", "special", "code",
 ]  # fmt: skip
 """Every axis a table may name. ``query``/``key``/``value`` are the rows of the three projections, ``context`` the
-columns of the output projection (query heads), ``head`` the coordinates of one head, ``expert`` the router's rows."""
+columns of the output projection (query heads), ``head`` the coordinates of one head, ``expert`` the router's rows,
+``feature`` the fixed features that describe an input where no table embeds it, ``code`` those of the token alone and
+``special`` the tokens that have no fixed code."""
 
 Role = Literal[
-    "embed.token", "embed.position", "embed.type", "unembed", "unembed.bias",
+    "embed.token", "embed.position", "embed.type", "embed.input", "embed.special", "unembed", "unembed.bias",
     "norm.embed", "norm.attn", "norm.mlp", "norm.attn_post", "norm.mlp_post", "norm.final", "norm.q", "norm.k",
     "norm.embed.bias", "norm.attn.bias", "norm.mlp.bias", "norm.attn_post.bias", "norm.mlp_post.bias",
     "norm.final.bias",
@@ -44,9 +47,21 @@ Role = Literal[
 
 Size = Literal[
     "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "expert_ffn", "experts", "vocab",
-    "rotary_share", "rotary_dims",
+    "rotary_share", "rotary_dims", "expert_groups",
 ]  # fmt: skip
-"""Every size a table may look up in a config. The last two say the same thing as a share and as a count."""
+"""Every size a table may look up in a config. ``rotary_share`` and ``rotary_dims`` say the same thing as a share and
+as a count; ``expert_groups`` is how many groups a router chooses among before it chooses experts."""
+
+LabelGroup = Literal["residual", "ffn", "kv", "expert"]
+"""Numberings that training leaves arbitrary. ``residual``: the coordinates of the stream, one numbering for all tensors
+that read or write it. ``ffn``: the units of each MLP, dense, shared or an expert's. ``kv``: the key/value heads of each
+layer with their query heads. ``expert``: the experts of each layer with their router rows."""
+
+EXCHANGEABLE = "exchangeable"
+"""What a table declares of a group whose every numbering is equally likely under independent initialisation."""
+
+TOGETHER = "exchangeable together"
+"""The same, where all layers start as copies of one: only one renumbering for all of them is as likely as another."""
 
 _NUMBER = re.compile(r"(?<![^.])[0-9]{1,6}(?![^.])")
 """A whole dot-separated word of digits: a layer or an expert. Longer ones are no index of anything."""
@@ -138,6 +153,7 @@ class Family(Record):
     Attributes:
         name: Name of the family. Several tables may share it: spellings of one architecture.
         summary: One line for people.
+        names: Whose tensor names they are, where the table is for no GGUF architecture; for people.
         prefixes: What ``{p}`` may be, most specific first.
         requires: Names that must exist (with ``{layer}`` any layer) for the family to be considered.
         excludes: Names whose existence rules the family out.
@@ -150,7 +166,10 @@ class Family(Record):
             ``sandwich`` (both).
         gain: ``plain``, or ``zero-centred`` where the stored vector is the gain minus one.
         ffn: ``gated`` (gate * up) or ``plain``.
-        positions: ``rotary`` (rotate halves), ``learned`` or ``none``: what ties coordinates of q and k together.
+        positions: ``rotary`` (rotate halves), ``learned``, ``fixed`` (waves added to the stream) or ``none``: what ties
+            coordinates of q and k, or of the stream, together.
+        labels: For each group of numberings, ``exchangeable``, ``exchangeable together`` or the reason why it is
+            neither. See :meth:`exchangeable`.
         geometry: For each size, the config keys that may hold it, first hit wins. ``{arch}`` is GGUF's architecture;
             a dot may also lead into a nested table.
         tensor: The rules.
@@ -159,6 +178,7 @@ class Family(Record):
 
     name: str
     summary: str
+    names: str = "Hugging Face"
     prefixes: tuple[str, ...]
     requires: tuple[str, ...]
     excludes: tuple[str, ...] = ()
@@ -169,7 +189,8 @@ class Family(Record):
     placement: Literal["pre", "post", "sandwich"] = "pre"
     gain: Literal["plain", "zero-centred"] = "plain"
     ffn: Literal["gated", "plain"] = "gated"
-    positions: Literal["rotary", "learned", "none"] = "rotary"
+    positions: Literal["rotary", "learned", "fixed", "none"] = "rotary"
+    labels: dict[LabelGroup, str] = Field(default_factory=dict)
     geometry: dict[Size, tuple[str, ...]] = Field(default_factory=dict)
     tensor: tuple[Rule, ...] = ()
     ignore: tuple[Ignored, ...] = ()
@@ -184,6 +205,34 @@ class Family(Record):
         if needed - roles:
             raise ValueError(f"family {self.name}: no rule gives {', '.join(sorted(needed - roles))}")
         return self
+
+    @model_validator(mode="after")
+    def _labels_are_said(self) -> Family:
+        for group, said in self.labels.items():
+            # One word is a misspelt "exchangeable": as a reason it would switch tests off unseen.
+            if said not in (EXCHANGEABLE, TOGETHER) and " " not in said.strip():
+                raise ValueError(
+                    f"family {self.name}: labels.{group} = {said!r} is neither {EXCHANGEABLE} nor a reason"
+                )
+        return self
+
+    def exchangeable(self, group: LabelGroup) -> str | None:
+        """Return None where exact tests may permute a group's numbering, and else the reason why they may not.
+
+        What is declared: initialisation and training of the architecture give a model and the same model numbered
+        otherwise the same probability, each layer numbered for itself (``residual``: all layers together). What a tool
+        did to one file later (units sorted, layers or experts copied from each other) no table can know.
+
+        Example:
+            >>> UNKNOWN.exchangeable("ffn")
+            'not declared in the family table'
+        """
+        said = self.labels.get(group, "not declared in the family table")
+        return None if said in (EXCHANGEABLE, TOGETHER) else said
+
+    def together(self, group: LabelGroup) -> bool:
+        """Return whether a group's numbering may only be permuted alike in all layers."""
+        return self.labels.get(group) == TOGETHER
 
 
 UNKNOWN = Family(name="unknown", summary="no table fits: tensors keep their names", prefixes=("",), requires=())
@@ -242,6 +291,7 @@ def _merged(table: dict[str, Any], parents: Mapping[str, Mapping[str, Any]]) -> 
     return {
         **parent,
         **table,
+        "labels": {**parent.get("labels", {}), **table.get("labels", {})},
         "geometry": {**parent.get("geometry", {}), **table.get("geometry", {})},
         "tensor": kept + table.get("tensor", []),
         "ignore": [*parent.get("ignore", []), *table.get("ignore", [])],

@@ -68,7 +68,8 @@ def lookup(config: Mapping[str, Any], family: Family, size: Size) -> Number | No
     for table in config_tables(config):
         for key in family.geometry.get(size, ()):
             entry = _entry(table, key.replace("{arch}", arch))
-            silent = entry is None or type(entry) in (list, tuple) or (entry == 0 and size == "experts")
+            none = entry == 0 and size in ("experts", "expert_groups")
+            silent = entry is None or type(entry) in (list, tuple) or none
             if not silent:
                 return _positive(key.replace("{arch}", arch), entry, whole=size not in _FRACTIONS)
     return None

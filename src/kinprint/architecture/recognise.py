@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from kinprint.architecture import layout
-from kinprint.architecture.family import UNKNOWN, Family, Rule, families, rule_skeleton, skeleton
-from kinprint.architecture.geometry import Geometry, config_tables, solve
+from kinprint.architecture.family import EXCHANGEABLE, UNKNOWN, Family, Rule, families, rule_skeleton, skeleton
+from kinprint.architecture.geometry import Geometry, config_tables, lookup, solve
 from kinprint.architecture.view import ModelView, PartKey, Place
 from kinprint.checkpoint import Checkpoint
 from kinprint.errors import CheckpointError
@@ -121,9 +121,18 @@ def _fit(family: Family, prefix: str, names: Names, checkpoint: Checkpoint) -> M
     geometry = solve(family, checkpoint.config, _lengths(parts, checkpoint), layers=len(layers), experts=experts)
     if geometry.heads is None:
         parts = {key: place for key, place in parts.items() if place.rule.split == "blocks"}
-    model = ModelView(checkpoint, family, prefix, geometry, parts, ignored)
+    model = ModelView(checkpoint, _labelled(family, checkpoint.config), prefix, geometry, parts, ignored)
     _check_shapes(model)
     return model
+
+
+def _labelled(family: Family, config: Mapping[str, Any]) -> Family:
+    """Return the family without exchangeable experts where the config says that they are routed in groups."""
+    groups = lookup(config, family, "expert_groups") or 1
+    if groups == 1 or family.labels.get("expert") != EXCHANGEABLE:
+        return family
+    reason = f"the router chooses among {groups} groups of experts first: they are exchangeable only within one"
+    return family.model_copy(update={"labels": {**family.labels, "expert": reason}})
 
 
 def _ignored(family: Family, prefix: str, names: Names) -> Iterator[tuple[str, str]]:
