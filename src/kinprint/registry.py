@@ -6,7 +6,18 @@ from collections.abc import Iterable, Mapping
 
 from kinprint.errors import UsageError
 from kinprint.fingerprints import Extractor, FingerprintMethod, Method
-from kinprint.methods import ghostspec_corr, ghostspec_mlp, ghostspec_mse, intrinsic, layernorm, pcs, tensor_cosine
+from kinprint.methods import (
+    ghostspec_corr,
+    ghostspec_mlp,
+    ghostspec_mse,
+    ics,
+    intrinsic,
+    layernorm,
+    pcs,
+    phi_match,
+    phi_u,
+    tensor_cosine,
+)
 
 METHODS: Mapping[str, Method] = {
     method.name: method
@@ -18,6 +29,9 @@ METHODS: Mapping[str, Method] = {
         *ghostspec_corr.METHODS,
         *ghostspec_mlp.METHODS,
         pcs.METHOD,
+        ics.METHOD,
+        phi_u.METHOD,
+        phi_match.METHOD,
     )
 }
 """Every method, by name."""
