@@ -136,6 +136,207 @@ class ControlPair(Record):
     methods: tuple[MethodResult, ...]
 
 
+class Population(Record):
+    """How a size stands among pairs of models that are known to be independent.
+
+    Attributes:
+        pairs: Independent pairs on which nothing was set, against which the margin is reported.
+        models: Models in those pairs.
+        largest: The largest size among them.
+        share_beyond: How many of them lie beyond the margin.
+        bound: Upper bound of the share of independent pairs beyond the margin, 3 / models-worth of pairs (rule of
+            three over pairs that share no model).
+        widths: Smallest and largest width of the residual stream among the models.
+        outside: Why this pair is unlike them, or None: a width outside ``widths`` makes the margin an extrapolation.
+    """
+
+    pairs: int
+    models: int
+    largest: float
+    share_beyond: int
+    bound: float
+    widths: tuple[int, int]
+    outside: str | None = None
+
+
+class Evidence(Record):
+    """One statistic on a pair with its null.
+
+    Attributes:
+        name: What was tested.
+        id: Name, version and every setting that changes a number.
+        rung: 0 identity, 1 exact test, 2 matched, 3 invariant.
+        status: ``not_applicable`` when the test could not run on this pair; then ``reason`` says why.
+        reason: Why nothing was tested.
+        null: The hypothesis that the test would reject, and the label group whose exchangeability it rests on.
+        defeats: What would make a true copy pass unnoticed.
+        log10_p: Decimal logarithm of the p-value, for exact tests only. Never minus infinity.
+        log10_floor: What it could have been at most extreme: one over the number of relabellings.
+        size: The effect, 0 for strangers, 1 for the same; for matched tests and invariants this is what counts.
+        margin: The size beyond which no independent pair was found, where the test carries a verdict by size.
+        population: The independent pairs behind the margin.
+        carries: Whether this evidence may carry the verdict; otherwise it is shown for the reader.
+        beyond: Whether it speaks for derivation: p below its share of alpha, or size beyond the margin.
+        controls: Numbers that must look negative: shuffles, mismatched layers.
+        tables: Details.
+        notes: What the reader must know.
+    """
+
+    name: str
+    id: str
+    rung: Literal[0, 1, 2, 3]
+    status: Literal["measured", "not_applicable"]
+    reason: str | None = None
+    null: str
+    defeats: str
+    log10_p: float | None = None
+    log10_floor: float | None = None
+    size: float | None = None
+    margin: float | None = None
+    population: Population | None = None
+    carries: bool = False
+    beyond: bool = False
+    controls: tuple[Value, ...] = ()
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class LayerMatch(Record):
+    """Where one layer of the suspect stands in the base, as positions and sizes.
+
+    Attributes:
+        suspect: Number of the suspect's layer.
+        base: Number of the layer of the base that is most like it, or None.
+        similarity: Mean cosine of the two layers' forms in the common basis.
+        heads: Size of the matched heads, or None.
+        units: Size of the matched MLP units, or None.
+        derived: Whether one of the sizes is beyond its margin.
+    """
+
+    suspect: int
+    base: int | None
+    similarity: float | None
+    heads: float | None
+    units: float | None
+    derived: bool
+
+
+class LayerMapInfo(Record):
+    """Which layer of the suspect comes from which of the base; a guess where the models are independent.
+
+    Attributes:
+        kind: ``same`` layers in the same places, ``ordered`` where some were dropped or repeated in order, ``free``
+            where blocks were repeated or reordered.
+        basis: The common basis in which layers were compared.
+        layers: One entry for each layer of the suspect.
+    """
+
+    kind: Literal["same", "ordered", "free"]
+    basis: str
+    layers: tuple[LayerMatch, ...]
+
+
+class Planting(Record):
+    """How often one planted change was seen.
+
+    Attributes:
+        change: What was done to the suspect's own weights.
+        plantings: How many were made.
+        seen: How many were found beyond the margin.
+        lower_bound: Lower end of the exact 95 % confidence interval of the share seen (Clopper-Pearson, one-sided).
+    """
+
+    change: str
+    plantings: int
+    seen: int
+    lower_bound: float
+
+
+class Power(Record):
+    """What would have been seen had the suspect been derived from the base.
+
+    Attributes:
+        plantings: One entry for each kind of planted change.
+        sufficient: Whether every kind was seen at least 99 times in a hundred.
+        not_excluded: Derivations that the statement does not cover.
+    """
+
+    plantings: tuple[Planting, ...]
+    sufficient: bool
+    not_excluded: tuple[str, ...]
+
+
+Conclusion = Literal["identical", "derived", "independent", "inconclusive", "not_comparable"]
+
+
+class ComponentVerdict(Record):
+    """The verdict on one part of the suspect.
+
+    Attributes:
+        component: ``trunk``, ``embedding``, ``experts``.
+        conclusion: As for the whole.
+        reason: Why, in a sentence.
+    """
+
+    component: str
+    conclusion: Conclusion
+    reason: str
+
+
+class ThirdModel(Record):
+    """The sizes of one side of the pair against a third model.
+
+    Attributes:
+        side: Which side stands against the third model.
+        control: The third model's name.
+        sizes: By evidence name; None where it could not be measured.
+    """
+
+    side: Literal["suspect", "base"]
+    control: str
+    sizes: dict[str, float | None]
+
+
+class Verdict(Record):
+    """What the evidence says, how sure it is, and what it does not say.
+
+    Attributes:
+        conclusion: ``identical``: every tensor has the same values, as stored or after rounding to the coarser dtype.
+            ``derived``: the weights of one come from the other or from a common ancestor (parent, child, sibling,
+            shared initialisation). ``independent``: all planned tests ran, none spoke for derivation, and they would
+            have seen the planted changes. ``inconclusive``: tests ran and were too weak. ``not_comparable``: nothing
+            could be tested.
+        headline: The verdict in a sentence.
+        decided_by: Name of the evidence that carries the verdict, or None.
+        alpha: Family-wise error rate of the exact tests; each has ``alpha / planned``.
+        planned: Exact tests planned for every pair, run or not.
+        log10_p: Decimal logarithm of the smallest p-value times ``planned``, at most 0; None where no exact test ran.
+        reasons: Sentences for a reader without statistics.
+        contrary: The strongest evidence against the conclusion, in a sentence; None where there is none.
+        alternatives: Other explanations that the evidence allows.
+        components: Verdicts on parts.
+        layer_map: Which layer comes from which.
+        power: What would have been seen.
+        evidence: Everything that was tested.
+        third_models: The same sizes against third models.
+    """
+
+    conclusion: Conclusion
+    headline: str
+    decided_by: str | None = None
+    alpha: float
+    planned: int
+    log10_p: float | None = None
+    reasons: tuple[str, ...] = ()
+    contrary: str | None = None
+    alternatives: tuple[str, ...] = ()
+    components: tuple[ComponentVerdict, ...] = ()
+    layer_map: LayerMapInfo | None = None
+    power: Power | None = None
+    evidence: tuple[Evidence, ...] = ()
+    third_models: tuple[ThirdModel, ...] = ()
+
+
 class Comparison(Record):
     """Measurements and controls on one pair. States no conclusion.
 

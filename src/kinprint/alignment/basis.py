@@ -1,0 +1,229 @@
+"""One basis for the residual streams of two models: as stored, from tokens that both know, or from MLP units.
+
+Axes: A, B = residual coordinates of suspect and base, K = directions that both are brought to (the smaller width),
+N = tokens, F = units.
+
+A basis is a pair of matrices with orthonormal columns, ``suspect_AK`` and ``base_BK``: an array of residual coordinates
+goes into the common basis by multiplication. Fits are orthogonal Procrustes solutions: of the cross product of two sets
+of matched rows, X^T Y = U S V^T, the basis is (U, V). Where widths differ the narrower model's space is kept whole.
+
+A fit brings strangers nearer to each other too (their embeddings reach a cosine of .5), so a basis is no evidence.
+Whatever is tested afterwards must not have been used for the fit; ``fitted_on`` says what was.
+
+Each fit turns with the models: rotating a model's stream rotates its side of the basis and changes nothing else. It
+does not depend on the order of heads, units or experts either, so a test that permutes any of these stays exact.
+
+Source: Schoenemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 31 (1966); embeddings
+as the start, AWM (arXiv 2510.06738), section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from kinprint.alignment.trunk import Form, Trunk, Units, largest, unit_rows
+from kinprint.alignment.vocabulary import row_blocks_of, shared_tokens
+from kinprint.architecture import ModelView, PartKey
+from kinprint.checkpoint import Array
+from kinprint.errors import NonFiniteError
+from kinprint.linalg.assignment import assignment
+from kinprint.linalg.threads import threads_for
+
+BasisKind = Literal["stored", "tokens", "coordinates", "units"]
+
+TOKENS = 8192
+"""Most shared tokens that are read: more rows move a fit of some thousand coordinates by little."""
+
+_LEAST_TOKENS = 8
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """A common basis of two residual streams.
+
+    Attributes:
+        kind: Where it comes from.
+        suspect_AK: The suspect's coordinates into the common ones.
+        base_BK: The base's coordinates into the common ones.
+        fitted_on: What it was fitted on, for people; empty where nothing was.
+    """
+
+    kind: BasisKind
+    suspect_AK: Float64[Array, "A K"]
+    base_BK: Float64[Array, "B K"]
+    fitted_on: str = ""
+
+    @property
+    def directions(self) -> int:
+        """Number of common directions."""
+        return int(self.suspect_AK.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no basis of a kind."""
+
+    reason: str
+
+
+def procrustes(suspect_NA: Float[Array, "N A"], base_NB: Float[Array, "N B"]) -> tuple[Array, Array]:
+    """Return the orthonormal (suspect_AK, base_BK) that bring matched rows nearest to each other.
+
+    Example:
+        >>> left, right = procrustes(np.eye(2), np.array([[0.0, 1.0], [-1.0, 0.0]]))
+        >>> bool(np.allclose(np.eye(2) @ left, np.array([[0.0, 1.0], [-1.0, 0.0]]) @ right))
+        True
+    """
+    return from_cross(suspect_NA.astype(np.float64).T @ base_NB.astype(np.float64))
+
+
+def from_cross(cross_AB: Float64[Array, "A B"]) -> tuple[Array, Array]:
+    """Return the basis that a sum of products of matched rows gives; the narrower model's side is the identity."""
+    with threads_for(min(cross_AB.shape)):
+        left, _, right = np.linalg.svd(cross_AB, full_matrices=False)
+        turn_AB = left @ right
+    rows, columns = turn_AB.shape
+    return (np.eye(rows), turn_AB.T) if rows < columns else (turn_AB, np.eye(columns))
+
+
+def stored_basis(suspect: Trunk, base: Trunk) -> Basis | Refusal:
+    """Return the identity, for models of one width."""
+    if suspect.width != base.width:
+        return Refusal(f"the models have {suspect.width} and {base.width} residual coordinates")
+    eye = np.eye(suspect.width)
+    return Basis("stored", eye, eye)
+
+
+def token_rows(suspect: ModelView, base: ModelView) -> tuple[Array, Array] | Refusal:
+    """Return both models' embedding rows of the tokens that they share, at most ``TOKENS`` of them, float32.
+
+    Tokens are the same where their strings are. Where one vocabulary is unknown and both models have as many tokens,
+    equal ids are taken for equal tokens: if they are not, the fit finds nothing.
+    """
+    key = PartKey("embed.token")
+    if key not in suspect.parts or key not in base.parts:
+        return Refusal("one of the models has no token embedding")
+    rows = suspect.shape(key.role)[0], base.shape(key.role)[0]
+    mine, theirs = suspect.checkpoint.vocabulary, base.checkpoint.vocabulary
+    if mine is not None and theirs is not None:
+        ids = shared_tokens(mine, theirs)
+        there = (ids[0] < rows[0]) & (ids[1] < rows[1])
+        ids = ids[0][there], ids[1][there]
+    elif rows[0] == rows[1]:
+        ids = np.arange(rows[0]), np.arange(rows[0])
+    else:
+        return Refusal(f"no vocabulary to tell which of {rows[0]} and {rows[1]} tokens are the same")
+    if ids[0].size < _LEAST_TOKENS:
+        return Refusal(f"the models share {ids[0].size} tokens, and {_LEAST_TOKENS} are the least to fit a basis on")
+    if ids[0].size > TOKENS:
+        chosen = np.sort(np.random.default_rng(_SEED).choice(ids[0].size, TOKENS, replace=False))
+        ids = ids[0][chosen], ids[1][chosen]
+    try:
+        found = [
+            np.concatenate(list(row_blocks_of(view, key, own))) for view, own in zip((suspect, base), ids, strict=True)
+        ]
+    except NonFiniteError as error:
+        return Refusal(str(error))
+    return found[0], found[1]
+
+
+def token_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
+    """Return the orthogonal (or rectangular) Procrustes fit of the embeddings of shared tokens.
+
+    Args:
+        rows: Of suspect and base, as ``token_rows`` gives them.
+    """
+    if not rows[0].any() or not rows[1].any():
+        return Refusal("the shared tokens' embeddings are zero")
+    return Basis("tokens", *procrustes(*rows), fitted_on=f"embeddings of {len(rows[0])} shared tokens")
+
+
+def coordinate_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
+    """Return the signed permutation that matches coordinates by their embedding columns (LAP on |cosine|).
+
+    The narrower model keeps all its coordinates. Source: AWM (arXiv 2510.06738), section 4, steps 2 and 3.
+
+    Args:
+        rows: Of suspect and base, as ``token_rows`` gives them.
+    """
+    if not rows[0].any() or not rows[1].any():
+        return Refusal("the shared tokens' embeddings are zero")
+    cosines_AB = unit_rows(rows[0].T) @ unit_rows(rows[1].T).T
+    here, there = assignment(np.abs(cosines_AB))
+    suspect, base = np.zeros((cosines_AB.shape[0], here.size)), np.zeros((cosines_AB.shape[1], here.size))
+    suspect[here, np.arange(here.size)] = np.where(cosines_AB[here, there] < 0, -1.0, 1.0)
+    base[there, np.arange(here.size)] = 1.0
+    return Basis("coordinates", suspect, base, fitted_on=f"embedding columns of {len(rows[0])} shared tokens")
+
+
+def in_basis(form_DD: Array, side_DK: Array) -> Array:
+    """Return a form in a common basis, without its mean diagonal, at unit length and flat; zeros where nothing is left.
+
+    The mean diagonal says only how much of the stream is passed on, in which strangers agree.
+    """
+    common = _turned(form_DD.T, side_DK).T  # rows
+    common = _turned(common, side_DK)  # columns
+    common = common - np.eye(len(common), dtype=np.float32) * np.float32(
+        np.trace(common, dtype=np.float64) / len(common)
+    )
+    norm = float(np.linalg.norm(common))
+    return (common / norm if norm > 0 else common).ravel()
+
+
+def _turned(rows_ND: Array, side_DK: Array) -> Array:
+    """Return rows in a common basis, float32; nothing is multiplied where the basis is the model's own."""
+    if side_DK.shape[0] == side_DK.shape[1] and np.array_equal(side_DK, np.eye(len(side_DK))):
+        return rows_ND.astype(np.float32, copy=False)
+    with threads_for(side_DK.shape[1]):
+        return rows_ND.astype(np.float32, copy=False) @ side_DK.astype(np.float32)
+
+
+def in_common(rows_ND: Array, side_DK: Array) -> Array:
+    """Return rows in a common basis at unit length, float32. What lies outside the basis is left out before."""
+    return unit_rows(_turned(rows_ND, side_DK))
+
+
+def form_similarities(suspect: Trunk, base: Trunk, basis: Basis, forms: Iterable[Form]) -> Mapping[Form, Array]:
+    """Return for each form the cosines of every layer of the suspect with every layer of the base.
+
+    Rows and columns are in the order of ``Trunk.layers``; NaN where one of the two layers lacks the form.
+    """
+    found: dict[Form, Array] = {}
+    for form in forms:
+        sides: list[tuple[list[int], Array]] = []
+        for trunk, side in ((suspect, basis.suspect_AK), (base, basis.base_BK)):
+            at = [i for i, number in enumerate(trunk.layers) if form in trunk.forms(number)]
+            flat = [in_basis(trunk.forms(trunk.layers[i])[form], side) for i in at]
+            sides.append((at, np.array(flat, dtype=np.float32).reshape(len(at), -1)))
+        table = np.full((len(suspect.layers), len(base.layers)), np.nan)
+        if sides[0][0] and sides[1][0]:
+            with threads_for(basis.directions):
+                table[np.ix_(sides[0][0], sides[1][0])] = sides[0][1] @ sides[1][1].T
+        found[form] = table
+    return found
+
+
+def match_units(suspect: Units, base: Units, basis: Basis, *, most: int | None = None) -> tuple[Array, Array, Array]:
+    """Match units of two MLPs by their gate rows in a common basis (LAP on cosine).
+
+    Args:
+        suspect: One MLP.
+        base: The other; may have another number of units, the smaller side is matched whole.
+        basis: The common basis.
+        most: Match this many of the suspect's units where it has more, the largest, against all of the base's.
+
+    Returns:
+        The suspect's units, the base's units that face them, and the cosines of their gate rows (of up rows without a
+        gate).
+    """
+    chosen = largest(suspect, len(suspect.key_FD) if most is None else most)
+    with threads_for(basis.directions):
+        cosines = in_common(suspect.key_FD[chosen], basis.suspect_AK) @ in_common(base.key_FD, basis.base_BK).T
+    here, there = assignment(cosines)
+    return chosen[here], there, cosines[here, there]

@@ -1,0 +1,215 @@
+"""A common basis of two residual streams from their MLP units alone: no token, no stored order, no rotation matters.
+
+Axes: A, B = residual coordinates of suspect and base, F, E = units of suspect and base, P = properties, S, T = layers.
+
+How a unit stands to the forms of its own layer (see ``kinprint.alignment.trunk``) does not depend on the basis of the
+stream: g^T M g for its gate row, how far M moves it, how gate, up and down row stand to each other. These numbers, as
+ranks among the units of the layer, match units of two models (LAP); matched gate rows then give the basis by
+Procrustes, and the basis is sharpened by matching gate rows in it, first in one pair of layers, then in all.
+
+Which layers to start from is told by traces of products of forms, which no change of basis touches either; of several
+starts the one whose attention forms agree best is kept. Attention forms take no part in any fit, so strangers stay near
+zero in them, up to this choice among a few starts.
+
+Signs: exchanging a sign between up and down changes nothing, so both enter every property together or not at all.
+
+Source: worked out here; sharpening by alternating match and fit is iterative closest points (Besl & McKay, PAMI 14,
+1992) with an assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from kinprint.alignment.basis import Basis, Refusal, form_similarities, from_cross, in_basis, match_units, procrustes
+from kinprint.alignment.trunk import Form, Trunk, Units, largest, pooled, unit_rows
+from kinprint.checkpoint import Array
+from kinprint.linalg.assignment import assignment
+from kinprint.linalg.threads import threads_for
+
+UNITS = 384
+"""Most units of a suspect's layer that are matched, the largest; against all units of the base's layer."""
+
+_LEAST_UNITS = 16
+_SUSPECT_LAYERS = 4
+"""Layers of the suspect to start from, spread over its depth."""
+
+_BASE_LAYERS = 4
+"""Layers of the base to start from for each of them, nearest first."""
+
+_FITTED_LAYERS = 8
+"""Most layers that sharpen the basis, spread over the depth."""
+
+_ROUNDS_ALONE, _ROUNDS_TOGETHER = 3, 3
+_HELD_OUT: tuple[Form, ...] = ("qk", "vo")
+_FITTED: tuple[Form, ...] = ("ud", "gate")
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    agreement: float
+    basis: Basis
+
+
+def unit_basis(suspect: Trunk, base: Trunk) -> Basis | Refusal:
+    """Return a basis fitted on matched MLP units, or why there is none."""
+    sides = [_usable(trunk) for trunk in (suspect, base)]
+    if not sides[0] or not sides[1]:
+        return Refusal(f"one of the models has no layer with {_LEAST_UNITS} MLP units and attention")
+    tables = _Tables(suspect, base)
+    starts = [
+        _started(tables, here, there)
+        for here in _spread(sides[0], _SUSPECT_LAYERS)
+        for there in _nearest_layers(suspect, base, here, sides[1])
+    ]
+    best = max(starts, key=lambda start: start.agreement)
+    table_ST = np.nanmean(np.stack(list(form_similarities(suspect, base, best.basis, _FITTED).values())), axis=0)
+    at = [suspect.layers.index(number) for number in _spread(sides[0], _FITTED_LAYERS)]
+    pairs = [(suspect.layers[i], base.layers[int(np.nanargmax(table_ST[i]))]) for i in at]
+    basis = best.basis
+    for _ in range(_ROUNDS_TOGETHER):
+        basis = _sharpened(tables, basis, pairs)
+    return basis
+
+
+def match_by_properties(suspect: Trunk, base: Trunk, here: int, there: int) -> tuple[Array, Array]:
+    """Return the gate rows of two layers' units, paired by what no basis changes: [K, A] of suspect, [K, B] of base."""
+    return _by_properties(_Tables(suspect, base), here, there)
+
+
+class _Tables:
+    """Units of the layers of two models with their properties as ranks, each worked out once."""
+
+    def __init__(self, suspect: Trunk, base: Trunk) -> None:
+        self.suspect, self.base = suspect, base
+        self._made: dict[tuple[int, int], tuple[Units, Array]] = {}
+
+    def get(self, side: int, number: int) -> tuple[Units, Array]:
+        """Return the pooled units of a layer of the suspect (0) or base (1), and their ranks [F, P]."""
+        if (side, number) not in self._made:
+            trunk = (self.suspect, self.base)[side]
+            units = pooled(trunk.layer(number))
+            assert units is not None  # only layers that have units are asked for
+            self._made[side, number] = units, _ranks(unit_properties(units, trunk.forms(number)))
+        return self._made[side, number]
+
+
+def _by_properties(tables: _Tables, here: int, there: int) -> tuple[Array, Array]:
+    (mine, ranks_FP), (theirs, ranks_EP) = tables.get(0, here), tables.get(1, there)
+    chosen = largest(mine, UNITS)
+    shared = min(ranks_FP.shape[1], ranks_EP.shape[1])
+    rows, columns = assignment(-_squared_distances(ranks_FP[chosen, :shared], ranks_EP[:, :shared]))
+    return unit_rows(mine.key_FD[chosen[rows]]), unit_rows(theirs.key_FD[columns])
+
+
+def _usable(trunk: Trunk) -> list[int]:
+    found: list[int] = []
+    for number in trunk.layers:
+        layer = trunk.layer(number)
+        if layer.attention is not None and layer.mlps and len(layer.mlps[0].up_FD) >= _LEAST_UNITS:
+            found.append(number)
+    return found
+
+
+def _spread(layers: Sequence[int], most: int) -> list[int]:
+    if len(layers) <= most:
+        return list(layers)
+    return [layers[i] for i in np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int))]
+
+
+def _started(tables: _Tables, here: int, there: int) -> _Start:
+    """Return the basis that one pair of layers gives."""
+    basis = Basis("units", *procrustes(*_by_properties(tables, here, there)))
+    for _ in range(_ROUNDS_ALONE):
+        basis = _sharpened(tables, basis, [(here, there)])
+    return _Start(_agreement(tables.suspect.forms(here), tables.base.forms(there), basis), basis)
+
+
+def _sharpened(tables: _Tables, basis: Basis, pairs: Sequence[tuple[int, int]]) -> Basis:
+    """Match gate rows in a basis and fit the basis anew on them, each pair of rows weighed by its squared cosine."""
+    cross_AB = np.zeros((tables.suspect.width, tables.base.width))
+    for here, there in pairs:
+        mine, theirs = tables.get(0, here)[0], tables.get(1, there)[0]
+        rows, columns, cosines = match_units(mine, theirs, basis, most=UNITS)
+        weights = np.maximum(cosines, 0.0)[:, None] ** 2
+        with threads_for(tables.suspect.width):
+            cross_AB += (unit_rows(mine.key_FD[rows]) * weights).T @ unit_rows(theirs.key_FD[columns])
+    if not cross_AB.any():
+        return basis
+    return Basis("units", *from_cross(cross_AB), fitted_on=f"gate rows of matched MLP units in {len(pairs)} layers")
+
+
+def _agreement(mine: Mapping[Form, Array], theirs: Mapping[Form, Array], basis: Basis) -> float:
+    """Return how well the attention forms of two layers, which no fit has used, agree."""
+    cosines = [
+        float(in_basis(mine[form], basis.suspect_AK) @ in_basis(theirs[form], basis.base_BK)) for form in _HELD_OUT
+    ]
+    return float(np.mean(cosines))
+
+
+# -- what no basis changes -----------------------------------------------------------------------------------------
+
+
+def unit_properties(units: Units, forms: Mapping[Form, Array]) -> Float64[Array, "F P"]:
+    """Return numbers of every unit that no basis and no exchange of scale or sign between up and down changes."""
+    up_FD, down_FD = unit_rows(units.up_FD), unit_rows(units.down_FD)
+    gate_FD = up_FD if units.gate_FD is None else unit_rows(units.gate_FD)
+    found = [
+        _dots(gate_FD, up_FD) * _dots(gate_FD, down_FD),
+        _dots(up_FD, down_FD),
+        np.linalg.norm(units.key_FD.astype(np.float64), axis=1),
+        np.linalg.norm(units.up_FD.astype(np.float64), axis=1)
+        * np.linalg.norm(units.down_FD.astype(np.float64), axis=1),
+    ]
+    for form_DD in (forms[name] for name in forms):
+        with threads_for(form_DD.shape[0]):
+            forward = [rows @ form_DD.T for rows in (gate_FD, up_FD, down_FD)]
+            backward = [rows @ form_DD for rows in (gate_FD, up_FD, down_FD)]
+        found += [_dots(gate_FD, forward[0]), _dots(up_FD, forward[2]), _dots(down_FD, forward[1])]
+        found += [_dots(gate_FD, forward[2]) * _dots(gate_FD, forward[1])]
+        found += [_dots(gate_FD, backward[2]) * _dots(gate_FD, backward[1])]
+        found += [np.linalg.norm(moved, axis=1) for moved in (*forward, *backward)]
+    return np.stack(found, axis=1)
+
+
+def layer_properties(layer_forms: Mapping[Form, Array]) -> Float64[Array, " P"]:
+    """Return numbers of a layer that do not depend on the basis: sizes of its forms and traces of their products."""
+    forms = [layer_forms[name].astype(np.float64) for name in layer_forms]
+    norms = [float(np.linalg.norm(form)) or 1.0 for form in forms]
+    found = [float(np.log(norm)) for norm in norms]
+    for i, (left, size) in enumerate(zip(forms, norms, strict=True)):
+        found.append(float(np.trace(left)) / size)
+        for right, other in zip(forms[i:], norms[i:], strict=True):
+            found += [float((left * right).sum()) / size / other, float((left * right.T).sum()) / size / other]
+    return np.array(found)
+
+
+def _nearest_layers(suspect: Trunk, base: Trunk, here: int, among: Sequence[int]) -> list[int]:
+    if len(among) <= _BASE_LAYERS:
+        return list(among)
+    mine = suspect.forms(here)
+    same = [number for number in among if list(base.forms(number)) == list(mine)]
+    if len(same) <= _BASE_LAYERS:
+        return list(among)[:_BASE_LAYERS]
+    theirs_TP = np.stack([layer_properties(base.forms(number)) for number in same])
+    spread_P = theirs_TP.std(axis=0)
+    distances_T = (np.abs(theirs_TP - layer_properties(mine)) / np.where(spread_P > 0, spread_P, 1.0)).mean(axis=1)
+    return [same[i] for i in np.argsort(distances_T, kind="stable")[:_BASE_LAYERS]]
+
+
+def _dots(left_FD: Array, right_FD: Array) -> Array:
+    return np.einsum("fd,fd->f", left_FD, right_FD)
+
+
+def _ranks(values_FP: Array) -> Array:
+    """Return each column as ranks from 0 to 1, which no monotone change of scale touches."""
+    order = np.argsort(np.argsort(values_FP, axis=0, kind="stable"), axis=0, kind="stable")
+    return order / max(1, len(values_FP) - 1)
+
+
+def _squared_distances(left_FP: Array, right_EP: Array) -> Array:
+    return (left_FP**2).sum(axis=1)[:, None] + (right_EP**2).sum(axis=1)[None] - 2.0 * left_FP @ right_EP.T

@@ -1,0 +1,138 @@
+"""Do residual coordinates of the same number resemble each other? Exact.
+
+H0: the models were initialised independently. Label group: the coordinates of the residual stream, one numbering for
+every tensor that reads or writes the stream: embeddings, output matrix, norm gains and all matrices of all layers enter
+one statistic, permuted once. (Layers' norm gains, tested one by one and combined as if independent, accuse innocents:
+they share one numbering, and the gains of one model resemble each other.) The statistic is the sum over tensors of the
+cosines of facing columns; a vector of gains counts as one tensor, about its mean.
+
+Columns of matrices can only be compared where rows correspond. In ``stored`` order rows of the same number do, which
+needs models of one shape; ``matched`` pairs MLP units by properties that no renumbering of coordinates changes. Layers
+of the same number face each other where depths agree, else as a basis that is free of the coordinates' numbering says.
+
+Defeated by renumbering or turning the residual stream, or flipping its signs. Not valid under positions of fixed
+frequencies added to the stream; family tables say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kinprint.alignment.basis import Refusal
+from kinprint.alignment.trunk import Layer, Trunk, unit_rows
+from kinprint.alignment.unit_basis import match_by_properties
+from kinprint.canonical import method_id
+from kinprint.checkpoint import Array
+from kinprint.errors import NonFiniteError
+from kinprint.evidence.pair import Facing, Pair
+from kinprint.evidence.records import Statement
+from kinprint.linalg.permutation import permutation_test
+from kinprint.linalg.threads import threads_for
+from kinprint.types import Evidence
+
+DRAWS = 999
+
+_VECTORS = ("norm.attn", "norm.mlp", "norm.attn_post", "norm.mlp_post", "norm.attn.bias", "norm.mlp.bias")
+_SINGLE_VECTORS = ("norm.final", "norm.embed", "norm.final.bias", "norm.embed.bias")
+
+
+def statement(rows: str) -> Statement:
+    """Return what this test says about itself for one way of pairing rows."""
+    return Statement(
+        name=f"residual coordinates in stored order, {rows} rows",
+        id=method_id("exact-residual", 1, rows=rows, draws=DRAWS),
+        rung=1,
+        null="independent initialisation: the numbering of residual coordinates is exchangeable (all tensors together)",
+        defeats="a residual stream permuted, rotated, or with signs flipped"
+        + ("; units and heads in another order" if rows == "stored" else ""),
+    )
+
+
+def test(pair: Pair, rows: str, log10_alpha: float) -> Evidence:
+    """Test one pair, with rows paired ``stored`` or ``matched``."""
+    said = statement(rows)
+    for trunk in (pair.suspect, pair.base):
+        if (reason := trunk.view.family.exchangeable("residual")) is not None:
+            return said.not_applicable(reason)
+    if pair.suspect.width != pair.base.width:
+        return said.not_applicable(f"the models have {pair.suspect.width} and {pair.base.width} residual coordinates")
+    total, used = np.zeros((pair.suspect.width, pair.base.width)), 0
+    for scores in _scores(pair, rows):
+        total += scores
+        used += 1
+    if not used:
+        return said.not_applicable("no tensor of the stream could be paired")
+    found = permutation_test([total], draws=DRAWS)
+    size = float(np.trace(total)) / len(total) / used
+    return said.exact(found, size=size, log10_alpha=log10_alpha, notes=(f"{len(total)} labels in {used} tensors",))
+
+
+def _scores(pair: Pair, rows: str) -> Iterator[Array]:
+    """Yield for each tensor the cosines of every coordinate's column with every column of the other model."""
+    if not isinstance(pair.token_rows, Refusal):
+        mine, theirs = pair.token_rows
+        if mine.shape[1] == pair.suspect.width and theirs.shape[1] == pair.base.width:
+            yield column_cosines(mine, theirs)
+    yield from _vectors(pair.suspect, pair.base, _SINGLE_VECTORS, None, None)
+    for facing in label_free_facing(pair):
+        numbers = pair.suspect.layers[facing.suspect], pair.base.layers[facing.base]
+        yield from _vectors(pair.suspect, pair.base, _VECTORS, *numbers)
+        yield from _matrices(pair, facing, rows)
+
+
+def label_free_facing(pair: Pair) -> list[Facing]:
+    """Return facing layers that do not depend on how coordinates are numbered."""
+    if len(pair.suspect.layers) == len(pair.base.layers):
+        return [Facing(i, i) for i in range(len(pair.suspect.layers))]
+    if pair.best is not None and pair.best.kind != "stored":
+        return pair.facing
+    return pair.facing_in("tokens") or pair.facing_in("units")
+
+
+def _vectors(
+    suspect: Trunk, base: Trunk, roles: tuple[str, ...], here: int | None, there: int | None
+) -> Iterator[Array]:
+    for role in roles:
+        if suspect.view.has(role, here) and base.view.has(role, there):
+            try:
+                mine, theirs = (suspect.view.array(role, here), base.view.array(role, there))
+            except NonFiniteError:
+                continue
+            mine, theirs = (vector.astype(np.float64) - vector.mean(dtype=np.float64) for vector in (mine, theirs))
+            norm = float(np.linalg.norm(mine) * np.linalg.norm(theirs))
+            # Rounding of a constant vector leaves some 1e-16 of it, which is no gain.
+            if norm > 1e-12 and mine.size == suspect.width and theirs.size == base.width:
+                # The diagonal sums to Pearson's correlation; times the root of the count it weighs as a matrix does.
+                yield np.outer(mine, theirs) / norm * np.sqrt(mine.size)
+
+
+def _matrices(pair: Pair, facing: Facing, rows: str) -> Iterator[Array]:
+    mine, theirs = pair.layers(facing)
+    if rows == "stored":
+        for left, right in _stored(mine, theirs):
+            if left.shape[0] == right.shape[0]:
+                yield column_cosines(left, right)
+        return
+    if not mine.mlps or not theirs.mlps:
+        return
+    here, there = match_by_properties(
+        pair.suspect, pair.base, pair.suspect.layers[facing.suspect], pair.base.layers[facing.base]
+    )
+    yield column_cosines(here, there)
+
+
+def _stored(mine: Layer, theirs: Layer) -> Iterator[tuple[Array, Array]]:
+    if mine.attention is not None and theirs.attention is not None:
+        a, b = mine.attention, theirs.attention
+        yield from ((a.q_HD, b.q_HD), (a.k_KD, b.k_KD), (a.v_KD, b.v_KD), (a.o_HD, b.o_HD))
+    if mine.mlps and theirs.mlps:
+        a, b = mine.mlps[0], theirs.mlps[0]
+        yield from ((a.key_FD, b.key_FD), (a.up_FD, b.up_FD), (a.down_FD, b.down_FD))
+
+
+def column_cosines(left_ND: Array, right_ND: Array) -> Array:
+    """Return the cosine of every column with every column of the other array."""
+    with threads_for(left_ND.shape[1]):
+        return (unit_rows(left_ND.T) @ unit_rows(right_ND.T).T).astype(np.float64)

@@ -1,0 +1,155 @@
+"""Two models side by side: their common bases and layer map, worked out once for all tests.
+
+Nothing here depends on names of files, folders or tensors beyond what the family table reads, nor on the stored order
+of heads, units or experts; so tests that permute any of those, given what is worked out here, stay exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kinprint.alignment.basis import (
+    Basis,
+    BasisKind,
+    Refusal,
+    coordinate_basis,
+    form_similarities,
+    stored_basis,
+    token_basis,
+    token_rows,
+)
+from kinprint.alignment.layer_map import DepthMap, layer_map
+from kinprint.alignment.trunk import FORMS, Layer, Trunk
+from kinprint.alignment.unit_basis import unit_basis
+from kinprint.architecture import ModelView
+from kinprint.checkpoint import Array
+
+BASES: tuple[BasisKind, ...] = ("stored", "tokens", "coordinates", "units")
+"""Every basis that is tried, in this order, for every pair."""
+
+ENOUGH = 0.5
+"""Mean cosine of attention forms from which on a basis is taken without trying the dearer ones: strangers stay below a
+tenth of it, and what is tested in the basis has its own margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facing:
+    """A layer of the suspect and the layer of the base that it faces, by position in ``Trunk.layers``."""
+
+    suspect: int
+    base: int
+
+
+class Pair:
+    """A suspect and a base, with what all tests share.
+
+    Attributes:
+        suspect: One model's layers.
+        base: The other's.
+    """
+
+    def __init__(self, suspect: Trunk, base: Trunk) -> None:
+        """Work nothing out yet."""
+        self.suspect, self.base = suspect, base
+        self._tried: dict[BasisKind, Basis | Refusal] = {}
+
+    @classmethod
+    def of(cls, suspect: ModelView, base: ModelView) -> Pair:
+        """Return the pair of two views."""
+        return cls(Trunk(suspect), Trunk(base))
+
+    @cached_property
+    def obstacle(self) -> str | None:
+        """Why layers cannot be compared at all, or None."""
+        for who, trunk in (("suspect", self.suspect), ("base", self.base)):
+            if trunk.view.family.name == "unknown":
+                return f"no family table fits the {who}, so its tensors have no roles"
+            if not trunk.width:
+                problems = "; ".join(trunk.problems[:2])
+                return f"no layer of the {who} has attention or an MLP that could be read" + (
+                    f" ({problems})" if problems else ""
+                )
+        return None
+
+    @cached_property
+    def token_rows(self) -> tuple[Array, Array] | Refusal:
+        """Embeddings of the tokens that both know."""
+        return token_rows(self.suspect.view, self.base.view)
+
+    def basis(self, kind: BasisKind) -> Basis | Refusal:
+        """Return a common basis of one kind, or why there is none."""
+        if kind not in self._tried:
+            self._tried[kind] = self._made(kind)
+        return self._tried[kind]
+
+    def _made(self, kind: BasisKind) -> Basis | Refusal:
+        if kind == "stored":
+            return stored_basis(self.suspect, self.base)
+        if kind == "units":
+            return unit_basis(self.suspect, self.base)
+        rows = self.token_rows
+        if isinstance(rows, Refusal):
+            return rows
+        if (rows[0].shape[1], rows[1].shape[1]) != (self.suspect.width, self.base.width):
+            return Refusal("the token embeddings are not as wide as the layers")
+        return token_basis(rows) if kind == "tokens" else coordinate_basis(rows)
+
+    def agreement(self, basis: Basis) -> float:
+        """Return how well attention's value paths agree in a basis: mean over layers of the best partner's cosine."""
+        table = form_similarities(self.suspect, self.base, basis, ("vo",))["vo"]
+        rows = table[~np.isnan(table).all(axis=1)]
+        return float(np.nanmax(rows, axis=1).mean()) if rows.size else 0.0
+
+    @cached_property
+    def best(self) -> Basis | None:
+        """The basis in which attention agrees best; the search ends early where a copy is plain to see."""
+        best: tuple[float, Basis] | None = None
+        for kind in BASES:
+            if best is not None and best[0] >= ENOUGH:
+                break
+            basis = self.basis(kind)
+            if isinstance(basis, Refusal):
+                continue
+            agreement = self.agreement(basis)
+            if best is None or agreement > best[0]:
+                best = agreement, basis
+        return None if best is None else best[1]
+
+    @cached_property
+    def map(self) -> DepthMap:
+        """The layer map in the best basis, from the mean cosine of all forms."""
+        if self.best is None:
+            return DepthMap("free", (None,) * len(self.suspect.layers), (None,) * len(self.suspect.layers))
+        return self.map_in(self.best)
+
+    def map_in(self, basis: Basis) -> DepthMap:
+        """Return the layer map in a basis, from the mean cosine of all forms."""
+        tables = np.stack(list(form_similarities(self.suspect, self.base, basis, FORMS).values()))
+        known = ~np.isnan(tables)
+        total = np.where(known, tables, 0.0).sum(axis=0)
+        count = known.sum(axis=0)
+        return layer_map(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+    @cached_property
+    def facing(self) -> list[Facing]:
+        """Pairs of layers that face each other in the map."""
+        return _facing(self.map)
+
+    def facing_in(self, kind: BasisKind) -> list[Facing]:
+        """Return the pairs of layers that face each other in one kind of basis; none where there is no such basis."""
+        basis = self.basis(kind)
+        return [] if isinstance(basis, Refusal) else _facing(self.map_in(basis))
+
+    def layers(self, facing: Facing) -> tuple[Layer, Layer]:
+        """Return the layers of a pair."""
+        return (
+            self.suspect.layer(self.suspect.layers[facing.suspect]),
+            self.base.layer(self.base.layers[facing.base]),
+        )
+
+
+def _facing(depth_map: DepthMap) -> list[Facing]:
+    return [Facing(row, partner) for row, partner in enumerate(depth_map.partners) if partner is not None]

@@ -1,0 +1,112 @@
+"""Sizes of matched heads and units, one pair of layers at a time.
+
+Axes: D = residual coordinates, K = common directions, G, H = key/value groups of suspect and base.
+
+Heads: a key/value group (its query heads summed) is matched by what it attends to (QK form) and tested by what it moves
+(VO form). Units: an MLP unit is matched by its gate row and tested by its up and down rows together, as the cosine of
+the outer products up x down, which is the product of their cosines: exchanging scale or sign between up and down
+changes nothing. Without a gate, units are matched by up and tested by down.
+
+A copy has 1; strangers have 0 up to chance and to what all trained models share.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from kinprint.alignment.basis import Basis, in_common, match_units
+from kinprint.alignment.trunk import Attention, Layer, Units
+from kinprint.checkpoint import Array
+from kinprint.linalg.assignment import assignment
+from kinprint.linalg.threads import threads_for
+
+EXPERTS = 4
+"""Most experts of a suspect's layer that are matched, spread over the layer; against all of the base's layer."""
+
+UNITS = 2048
+"""Most units of a suspect's MLP that are matched; against all of the base's."""
+
+
+def group_cosines(
+    suspect: Attention, base: Attention, basis: Basis, form: Literal["qk", "vo"]
+) -> Float64[Array, "G H"]:
+    """Return the cosine of every key/value group's form with every group's of the other model.
+
+    The inner product of two forms L^T R is the sum of products of two small matrices, so none is formed.
+    """
+    sides: list[tuple[Array, Array]] = []
+    for attention, side in ((suspect, basis.suspect_AK), (base, basis.base_BK)):
+        left, right = attention.group_factors(form)
+        with threads_for(basis.directions):
+            sides.append((left @ side, right @ side))
+    (mine_left, mine_right), (their_left, their_right) = sides
+    with threads_for(basis.directions):
+        products = np.array(
+            [
+                [float(((a @ c.T) * (b @ d.T)).sum()) for c, d in zip(their_left, their_right, strict=True)]
+                for a, b in zip(mine_left, mine_right, strict=True)
+            ]
+        )
+        norms = [
+            np.sqrt([float(((a @ a.T) * (b @ b.T)).sum()) for a, b in zip(left, right, strict=True)])
+            for left, right in sides
+        ]
+    scale = norms[0][:, None] * norms[1][None]
+    return products / np.where(scale > 0, scale, 1.0)
+
+
+def matched_heads(suspect: Layer, base: Layer, basis: Basis) -> float | None:
+    """Return the mean VO cosine of groups matched by QK, or None where a layer has no attention."""
+    if suspect.attention is None or base.attention is None:
+        return None
+    here, there = assignment(group_cosines(suspect.attention, base.attention, basis, "qk"))
+    return float(group_cosines(suspect.attention, base.attention, basis, "vo")[here, there].mean())
+
+
+def matched_units(suspect: Layer, base: Layer, basis: Basis) -> float | None:
+    """Return the mean over experts of the tested cosine of matched units, or None where a layer has no MLP.
+
+    Each expert faces the expert that its units agree with best.
+    """
+    if not suspect.mlps or not base.mlps:
+        return None
+    last = len(suspect.mlps) - 1
+    spread = sorted({round(last * step / (EXPERTS - 1)) for step in range(EXPERTS)})
+    return float(np.mean([_best_expert(suspect.mlps[at], base, basis) for at in spread]))
+
+
+def _best_expert(units: Units, base: Layer, basis: Basis) -> float:
+    if len(base.mlps) == 1:
+        return unit_size(units, base.mlps[0], basis)
+    # Told by a sample: to match all experts in full with each other would cost their number squared.
+    told = [unit_size(units, other, basis, most=64) for other in base.mlps]
+    return unit_size(units, base.mlps[int(np.argmax(told))], basis)
+
+
+def unit_size(suspect: Units, base: Units, basis: Basis, *, most: int = UNITS) -> float:
+    """Return the mean cosine of up x down (of down, without a gate) over units matched by their gate rows."""
+    rows, columns, _ = match_units(suspect, base, basis, most=most)
+    down = _cosines(suspect.down_FD[rows], base.down_FD[columns], basis)
+    if suspect.gate_FD is None or base.gate_FD is None:
+        return float(down.mean())
+    return float((down * _cosines(suspect.up_FD[rows], base.up_FD[columns], basis)).mean())
+
+
+def _cosines(suspect_FD: Array, base_FD: Array, basis: Basis) -> Array:
+    """Return cosines of facing rows in a basis."""
+    left, right = in_common(suspect_FD, basis.suspect_AK), in_common(base_FD, basis.base_BK)
+    return np.einsum("fk,fk->f", left, right)
+
+
+def trunk_size(sizes: list[float | None]) -> float | None:
+    """Return the size of a trunk: the mean over the better half of its layers, so that new layers do not hide the rest.
+
+    Example:
+        >>> trunk_size([0.9, 0.0, 0.7, None])
+        0.8
+    """
+    known = sorted((size for size in sizes if size is not None), reverse=True)
+    return float(np.mean(known[: (len(known) + 1) // 2])) if known else None
