@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,14 @@ import numpy as np
 from kinprint import fingerprints, registry
 from kinprint.architecture import ModelView, view
 from kinprint.checkpoint import open_checkpoint
-from kinprint.errors import CheckpointError
+from kinprint.errors import CheckpointError, UsageError
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod, Method, ModelFingerprint
-from kinprint.types import Comparison, ControlPair, Inspection, MethodResult, ModelInfo, RoleSummary
+from kinprint.types import Comparison, ControlPair, Inspection, MethodResult, ModelInfo, RoleSummary, Verdict
+from kinprint.verdict import ALPHA, Mode, decide, untested
 from kinprint.version import __version__
+
+_METHODS_OF: Mapping[Mode, tuple[str, ...]] = {"default": ("layernorm", "intrinsic", "ghostspec-mse")}
+"""Methods of the public debate that a mode measures beside the verdict, where no others are asked for."""
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` while long work goes on."""
@@ -76,41 +80,50 @@ def compare(
     *,
     methods: Iterable[str] | None = None,
     controls: Sequence[Reference] = (),
+    mode: Mode = "default",
+    alpha: float = ALPHA,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Measure one pair with every method, and each side against third models.
+    """Give the verdict on one pair, and measure it with methods of the literature, each side also against third models.
 
     Args:
         suspect: The model whose origin is in question.
         base: The model it may have been derived from.
-        methods: Names in the registry; all by default.
+        methods: Names in the registry; by default those of the mode: none (``quick``), the cheap ones of the public
+            debate (``default``), or all (``thorough``).
         controls: Third models that are known to be unrelated: what they score is what chance and architecture give.
-        progress: Called before each method.
+        mode: How much evidence is gathered for the verdict. ``quick`` and ``default`` stop where they have decided.
+        alpha: Family-wise error rate of the exact tests.
+        progress: Called before each step.
 
     Returns:
-        Measurements and controls; no conclusion.
+        Verdict, measurements and controls.
 
     Raises:
-        UsageError: An unknown method.
+        UsageError: An unknown method, or an alpha that is no probability.
         CheckpointError: A model cannot be read.
     """
-    chosen = registry.select(methods)
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha is {alpha}: give a probability between 0 and 1")
+    chosen = [] if methods is None and mode == "quick" else registry.select(methods or _METHODS_OF.get(mode))
     sides = [_Side.of(reference) for reference in (suspect, base, *controls)]
+    verdict = _verdict(sides, mode, alpha, progress)
     pairs = [(0, 1), *((side, third) for third in range(2, len(sides)) for side in (0, 1))]
     total, done = len(pairs) * len(chosen), 0
-    results: dict[tuple[int, int], list[MethodResult]] = {}
+    results: dict[tuple[int, int], list[MethodResult]] = {pair: [] for pair in pairs}
     for a, b in pairs:
         for method in chosen:
             _tell(progress, f"{method.name}: {sides[a].info.name} and {sides[b].info.name}", done, total)
-            results.setdefault((a, b), []).append(_run(method, sides[a], sides[b]))
+            results[a, b].append(_run(method, sides[a], sides[b]))
             done += 1
     _tell(progress, "done", total, total)
     measured = tuple(results[0, 1])
-    reason = _nothing_in_common(measured)
+    reason = _nothing_in_common(measured) if measured else None
     return Comparison(
         kinprint_version=__version__,
         status="not_comparable" if reason else "measured",
         reason=reason,
+        verdict=verdict,
         suspect=sides[0].info,
         base=sides[1].info,
         controls=tuple(side.info for side in sides[2:]),
@@ -124,6 +137,16 @@ def compare(
             for a, b in pairs[1:]
         ),
     )
+
+
+def _verdict(sides: Sequence[_Side], mode: Mode, alpha: float, progress: Progress | None) -> Verdict:
+    """Return the verdict on the first two sides; stored fingerprints hold no tensors to test."""
+    models = [side.model for side in sides]
+    suspect, base = models[:2]
+    if not isinstance(suspect, ModelView) or not isinstance(base, ModelView):
+        return untested("a stored fingerprint holds no tensors, which every test of the verdict needs", alpha)
+    thirds = [model for model in models[2:] if isinstance(model, ModelView)]
+    return decide(suspect, base, controls=thirds, mode=mode, alpha=alpha, tell=lambda what: _tell(progress, what, 0, 0))
 
 
 def inspect(model: str | Path | ModelView) -> Inspection:

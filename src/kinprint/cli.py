@@ -6,7 +6,7 @@ Exit codes: 0 done; 1 internal error; 2 usage or a missing extra; 5 input unread
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -191,10 +191,14 @@ def bench(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="Whose cases: smoke, tiny, null, compositions, small, real, real-llm, a YAML file, or premises.",
+            help="Whose cases: smoke, tiny, null, compositions, small, real, real-llm, a YAML file; or premises, "
+            "calibration.",
         ),
     ],
-    zoo: Annotated[Path, typer.Option("--zoo", metavar="DIR", help="The models, as 'zoo build' wrote them.")],
+    zoo: Annotated[
+        list[Path],
+        typer.Option("--zoo", metavar="DIR", help="The models, as 'zoo build' wrote them; calibration takes several."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write the results.")],
     method: MethodOption = None,
     only: Annotated[
@@ -214,19 +218,36 @@ def bench(
     """Run every method on pairs of known lineage; goes on where an earlier run stopped. Needs the bench extra.
 
     Writes tables (Markdown, CSV, JSON), pictures (SVG, PNG) and a record of what ran. 'premises' measures what the
-    papers take for granted instead.
+    papers take for granted instead, 'calibration' whether exact tests are exact on independent models.
     """
-    if suite == "premises":
+    if suite in _OF_ALL_PAIRS:
+        if method or only or real:
+            raise UsageError(f"{suite} measures all independent pairs: leave out --method, --only and --real")
+        with _progress(quiet) as progress:
+            _OF_ALL_PAIRS[suite](zoo, output, jobs, not no_plots, progress)
+    elif suite == "premises":
         from kinprint.bench.premises import measure
 
         with _progress(quiet) as progress:
-            measure(zoo, output, real=real, progress=lambda what: progress(what, 0, 1) if progress else None)
+            measure(
+                _one_zoo(suite, zoo),
+                output,
+                real=real,
+                progress=lambda what: progress(what, 0, 1) if progress else None,
+            )
     else:
         from kinprint.bench.run import bench as run_bench
 
         with _progress(quiet) as progress:
             result = run_bench(
-                suite, zoo, output, methods=method, only=only, jobs=jobs, plots=not no_plots, progress=progress
+                suite,
+                _one_zoo(suite, zoo),
+                output,
+                methods=method,
+                only=only,
+                jobs=jobs,
+                plots=not no_plots,
+                progress=progress,
             )
         if not quiet:
             from kinprint.bench.terminal import print_rates
@@ -234,6 +255,26 @@ def bench(
             print_rates(result, _console(no_color))
     if not quiet:
         typer.echo(str(output))
+
+
+def _one_zoo(suite: str, zoos: list[Path]) -> Path:
+    if len(zoos) != 1:
+        raise UsageError(
+            f"{suite} takes exactly one --zoo, not {len(zoos)}: only {', '.join(_OF_ALL_PAIRS)} takes several"
+        )
+    return zoos[0]
+
+
+def _calibration(zoos: list[Path], output: Path, jobs: int, plots: bool, progress: Progress | None) -> None:
+    from kinprint.bench.calibration import calibrate
+
+    calibrate(zoos, output, jobs=jobs, plots=plots, progress=progress)
+
+
+_OF_ALL_PAIRS: dict[str, Callable[[list[Path], Path, int, bool, Progress | None], None]] = {
+    "calibration": _calibration,
+}
+"""Suites that measure the independent pairs of several zoos, as zoos, output, jobs, plots and progress."""
 
 
 # -- edges ---------------------------------------------------------------------------------------------------------

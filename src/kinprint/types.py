@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a reader of the JSON could be misled by the change."""
 
 Cell = str | int | float | None
@@ -143,9 +143,10 @@ class Population(Record):
         pairs: Independent pairs on which nothing was set, against which the margin is reported.
         models: Models in those pairs.
         largest: The largest size among them.
-        share_beyond: How many of them lie beyond the margin.
-        bound: Upper bound of the share of independent pairs beyond the margin, 3 / models-worth of pairs (rule of
-            three over pairs that share no model).
+        passed: How many of them lie beyond the margin.
+        bound: Rule of three, 3 / pairs: an upper bound (95 %) of the share of independent pairs beyond the margin if
+            none was seen and the pairs were independent draws. They share models, so see the next.
+        bound_disjoint: The same over as many pairs as there are that share no model.
         widths: Smallest and largest width of the residual stream among the models.
         outside: Why this pair is unlike them, or None: a width outside ``widths`` makes the margin an extrapolation.
     """
@@ -153,8 +154,9 @@ class Population(Record):
     pairs: int
     models: int
     largest: float
-    share_beyond: int
+    passed: int
     bound: float
+    bound_disjoint: float
     widths: tuple[int, int]
     outside: str | None = None
 
@@ -338,13 +340,15 @@ class Verdict(Record):
 
 
 class Comparison(Record):
-    """Measurements and controls on one pair. States no conclusion.
+    """The verdict on one pair, and what the methods of the literature measure on it.
 
     Attributes:
         schema_version: Version of this record's layout.
         kinprint_version: The program that measured.
-        status: ``not_comparable`` when no method could measure anything; then ``reason`` says why.
+        status: ``not_comparable`` when no method could measure anything; then ``reason`` says why. About the methods
+            only: the verdict has a conclusion of its own.
         reason: Why nothing was measured.
+        verdict: What the evidence says; None where only methods were asked for.
         suspect: The model whose origin is in question.
         base: The model it may have been derived from.
         controls: Third models.
@@ -356,6 +360,7 @@ class Comparison(Record):
     kinprint_version: str
     status: Literal["measured", "not_comparable"]
     reason: str | None = None
+    verdict: Verdict | None = None
     suspect: ModelInfo
     base: ModelInfo
     controls: tuple[ModelInfo, ...] = ()

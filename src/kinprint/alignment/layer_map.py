@@ -60,7 +60,8 @@ def layer_map(table_ST: Float[Array, "S T"]) -> DepthMap:
         gains = [float(table[np.arange(rows.size), chosen].mean()) for chosen in (free, ordered)]
         chosen = free if gains[0] > gains[1] + ORDER_BONUS else ordered
         for row, partner in zip(rows, chosen, strict=True):
-            partners[int(row)] = int(partner)
+            # In a deep model one pair that could not be compared may be what keeps the order.
+            partners[int(row)] = None if np.isnan(table_ST[row, partner]) else int(partner)
     similarities = [None if at is None else float(table_ST[row, at]) for row, at in enumerate(partners)]
     return DepthMap(_kind(partners, (len(table_ST), table_ST.shape[1])), tuple(partners), tuple(similarities))
 
@@ -70,10 +71,11 @@ def _ordered(table_ST: Array) -> Array:
     rows, columns = table_ST.shape
     best_T: Array = table_ST[0].astype(np.float64)
     came_from = np.zeros((rows, columns), dtype=np.int64)
+    places = cast("Array", np.arange(columns))
     for row in range(1, rows):
         running = np.maximum.accumulate(best_T)
         is_new = best_T >= running
-        came_from[row] = np.maximum.accumulate(np.where(is_new, np.arange(columns), 0))
+        came_from[row] = np.maximum.accumulate(np.where(is_new, places, 0))
         best_T = running + table_ST[row]
     chosen = np.empty(rows, dtype=np.int64)
     chosen[-1] = int(np.argmax(best_T))

@@ -11,8 +11,9 @@ residual coordinates by residual coordinates keep what does not change, here cal
 * ``ud``: the sum over units of down and up, W_down W_up, the linear part of the MLP;
 * ``gate``: the sum over units of the outer square of the gate row at unit length (of the up row in an MLP without one).
 
-They are the same for any order of heads and units, any V/O mixing, any Q/K gauge that positions allow, and any
-exchange of scale between up and down; a rotation of the stream turns them, M -> R M R^T. Where an MLP is a mixture the
+They are the same for any order of heads and units, any V/O mixing, any Q/K gauge that positions allow, any exchange of
+scale between up and down and, where norms subtract the mean, any constant added to what is written to all coordinates;
+a rotation of the stream turns them, M -> R M R^T. Where an MLP is a mixture the
 mean over its experts is taken, so that experts which are copies of one dense MLP have that MLP's forms.
 
 Source: the products are GhostSpec's (arXiv 2511.06390, section 3.1) with gains folded, and those of the centred
@@ -188,7 +189,7 @@ def _attention(view: ModelView, number: int) -> Attention | None:
     if not all(view.has(role, number) for role in roles) or not (size.heads and size.kv_heads and size.head_dim):
         return None
     q, k, v = (_single(view.array(role, number, fold=True)) for role in roles[:3])
-    o = _single(view.array("attn.o", number)).T
+    o = _written(view, "attn.o", number)
     rows, kept = size.heads * size.head_dim, size.kv_heads * size.head_dim
     if (q.shape[0], k.shape[0], v.shape[0], o.shape[0]) != (rows, kept, kept, rows) or size.heads % size.kv_heads:
         return None
@@ -214,10 +215,19 @@ def _units(view: ModelView, stem: str, number: int, expert: int | None) -> Units
     if view.has(f"{stem}.gate", number, expert):
         gate = _single(view.array(f"{stem}.gate", number, expert, fold=True))
     up = _single(view.array(f"{stem}.up", number, expert, fold=True))
-    down = _single(view.array(f"{stem}.down", number, expert)).T
+    down = _written(view, f"{stem}.down", number, expert)
     if up.shape != down.shape or (gate is not None and gate.shape != up.shape):
         return None
     return Units(gate, up, down, expert)
+
+
+def _written(view: ModelView, role: str, number: int, expert: int | None = None) -> Array:
+    """Return what each row of a layer writes to the stream, [rows, D].
+
+    Where norms subtract the mean over coordinates, the mean of what is written is never seen again: it is left out.
+    """
+    rows_ND = _single(view.array(role, number, expert)).T
+    return rows_ND - rows_ND.mean(axis=1, keepdims=True) if view.family.norm == "layer" else rows_ND
 
 
 def _single(values: Array) -> Array:

@@ -55,19 +55,29 @@ class _Start:
     basis: Basis
 
 
-def unit_basis(suspect: Trunk, base: Trunk) -> Basis | Refusal:
-    """Return a basis fitted on matched MLP units, or why there is none."""
+def unit_basis(suspect: Trunk, base: Trunk, *, starts: Sequence[tuple[int, int]] | None = None) -> Basis | Refusal:
+    """Return a basis fitted on matched MLP units, or why there is none.
+
+    Args:
+        suspect: One model.
+        base: The other.
+        starts: Layers to start from, where it is known which face each other; otherwise they are searched for.
+    """
     sides = [_usable(trunk) for trunk in (suspect, base)]
     if not sides[0] or not sides[1]:
         return Refusal(f"one of the models has no layer with {_LEAST_UNITS} MLP units and attention")
     tables = _Tables(suspect, base)
-    starts = [
-        _started(tables, here, there)
-        for here in _spread(sides[0], _SUSPECT_LAYERS)
-        for there in _nearest_layers(suspect, base, here, sides[1])
-    ]
-    best = max(starts, key=lambda start: start.agreement)
-    table_ST = np.nanmean(np.stack(list(form_similarities(suspect, base, best.basis, _FITTED).values())), axis=0)
+    usable = [both for both in starts or () if both[0] in sides[0] and both[1] in sides[1]]
+    if not usable:
+        usable = [
+            (here, there)
+            for here in _spread(sides[0], _SUSPECT_LAYERS)
+            for there in _nearest_layers(suspect, base, here, sides[1])
+        ]
+    started = [_started(tables, here, there) for here, there in usable]
+    best = max(started, key=lambda start: start.agreement)
+    # No nanmean: a layer without an MLP lacks both forms, and the mean of nothing warns.
+    table_ST = np.mean(np.stack(list(form_similarities(suspect, base, best.basis, _FITTED).values())), axis=0)
     at = [suspect.layers.index(number) for number in _spread(sides[0], _FITTED_LAYERS)]
     pairs = [(suspect.layers[i], base.layers[int(np.nanargmax(table_ST[i]))]) for i in at]
     basis = best.basis
@@ -86,16 +96,21 @@ class _Tables:
 
     def __init__(self, suspect: Trunk, base: Trunk) -> None:
         self.suspect, self.base = suspect, base
+        self._trunks = (suspect, base)
         self._made: dict[tuple[int, int], tuple[Units, Array]] = {}
 
     def get(self, side: int, number: int) -> tuple[Units, Array]:
         """Return the pooled units of a layer of the suspect (0) or base (1), and their ranks [F, P]."""
         if (side, number) not in self._made:
-            trunk = (self.suspect, self.base)[side]
-            units = pooled(trunk.layer(number))
-            assert units is not None  # only layers that have units are asked for
-            self._made[side, number] = units, _ranks(unit_properties(units, trunk.forms(number)))
+            units = self.units(side, number)
+            self._made[side, number] = units, _ranks(unit_properties(units, self._trunks[side].forms(number)))
         return self._made[side, number]
+
+    def units(self, side: int, number: int) -> Units:
+        """Return the pooled units of a layer of the suspect (0) or base (1)."""
+        units = pooled(self._trunks[side].layer(number))
+        assert units is not None  # only layers that have units are asked for
+        return units
 
 
 def _by_properties(tables: _Tables, here: int, there: int) -> tuple[Array, Array]:
@@ -133,7 +148,7 @@ def _sharpened(tables: _Tables, basis: Basis, pairs: Sequence[tuple[int, int]]) 
     """Match gate rows in a basis and fit the basis anew on them, each pair of rows weighed by its squared cosine."""
     cross_AB = np.zeros((tables.suspect.width, tables.base.width))
     for here, there in pairs:
-        mine, theirs = tables.get(0, here)[0], tables.get(1, there)[0]
+        mine, theirs = tables.units(0, here), tables.units(1, there)
         rows, columns, cosines = match_units(mine, theirs, basis, most=UNITS)
         weights = np.maximum(cosines, 0.0)[:, None] ** 2
         with threads_for(tables.suspect.width):

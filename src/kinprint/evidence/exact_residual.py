@@ -26,11 +26,17 @@ from kinprint.alignment.unit_basis import match_by_properties
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
-from kinprint.evidence.pair import Facing, Pair
+from kinprint.evidence.pair import Facing, Pair, spread
 from kinprint.evidence.records import Statement
 from kinprint.linalg.permutation import permutation_test
 from kinprint.linalg.threads import threads_for
 from kinprint.types import Evidence
+
+LAYERS = 8
+"""Most facing layers whose matrices enter, spread over the depth; gains of all layers do."""
+
+MATCHED_LAYERS = 2
+"""Most facing layers whose units are matched first, which is dear."""
 
 DRAWS = 999
 
@@ -42,7 +48,7 @@ def statement(rows: str) -> Statement:
     """Return what this test says about itself for one way of pairing rows."""
     return Statement(
         name=f"residual coordinates in stored order, {rows} rows",
-        id=method_id("exact-residual", 1, rows=rows, draws=DRAWS),
+        id=method_id("exact-residual", 1, rows=rows, layers=LAYERS, matched=MATCHED_LAYERS, draws=DRAWS),
         rung=1,
         null="independent initialisation: the numbering of residual coordinates is exchangeable (all tensors together)",
         defeats="a residual stream permuted, rotated, or with signs flipped"
@@ -59,9 +65,9 @@ def test(pair: Pair, rows: str, log10_alpha: float) -> Evidence:
     if pair.suspect.width != pair.base.width:
         return said.not_applicable(f"the models have {pair.suspect.width} and {pair.base.width} residual coordinates")
     total, used = np.zeros((pair.suspect.width, pair.base.width)), 0
-    for scores in _scores(pair, rows):
+    for scores, tensors in _scores(pair, rows):
         total += scores
-        used += 1
+        used += tensors
     if not used:
         return said.not_applicable("no tensor of the stream could be paired")
     found = permutation_test([total], draws=DRAWS)
@@ -69,43 +75,52 @@ def test(pair: Pair, rows: str, log10_alpha: float) -> Evidence:
     return said.exact(found, size=size, log10_alpha=log10_alpha, notes=(f"{len(total)} labels in {used} tensors",))
 
 
-def _scores(pair: Pair, rows: str) -> Iterator[Array]:
-    """Yield for each tensor the cosines of every coordinate's column with every column of the other model."""
+def _scores(pair: Pair, rows: str) -> Iterator[tuple[Array, int]]:
+    """Yield sums of cosines of every coordinate's column with every column of the other model, and of how many tensors.
+
+    Vectors come as one sum: its terms would be as large as those of matrices, and there are hundreds.
+    """
     if not isinstance(pair.token_rows, Refusal):
         mine, theirs = pair.token_rows
         if mine.shape[1] == pair.suspect.width and theirs.shape[1] == pair.base.width:
-            yield column_cosines(mine, theirs)
-    yield from _vectors(pair.suspect, pair.base, _SINGLE_VECTORS, None, None)
-    for facing in label_free_facing(pair):
-        numbers = pair.suspect.layers[facing.suspect], pair.base.layers[facing.base]
-        yield from _vectors(pair.suspect, pair.base, _VECTORS, *numbers)
-        yield from _matrices(pair, facing, rows)
+            yield column_cosines(mine, theirs), 1
+    vectors = list(_vectors(pair.suspect, pair.base, _SINGLE_VECTORS, None, None))
+    facing = label_free_facing(pair)
+    for both in facing:
+        vectors += _vectors(pair.suspect, pair.base, _VECTORS, *pair.numbers(both))
+    for both in spread(facing, LAYERS if rows == "stored" else MATCHED_LAYERS):
+        for scores in _matrices(pair, both, rows):
+            yield scores, 1
+    if vectors:
+        mine_VD, theirs_VD = np.stack([left for left, _ in vectors]), np.stack([right for _, right in vectors])
+        with threads_for(pair.suspect.width):
+            # The diagonal sums to Pearson's correlations; times the root of the count they weigh as matrices do.
+            yield mine_VD.T @ theirs_VD * np.sqrt(pair.suspect.width), len(vectors)
 
 
 def label_free_facing(pair: Pair) -> list[Facing]:
     """Return facing layers that do not depend on how coordinates are numbered."""
     if len(pair.suspect.layers) == len(pair.base.layers):
         return [Facing(i, i) for i in range(len(pair.suspect.layers))]
-    if pair.best is not None and pair.best.kind != "stored":
-        return pair.facing
-    return pair.facing_in("tokens") or pair.facing_in("units")
+    # Not by Pair.best: whether the stored basis is the best one depends on the numbering that is permuted.
+    return [] if pair.best_free is None else pair.facing_in(pair.best_free.kind)
 
 
 def _vectors(
     suspect: Trunk, base: Trunk, roles: tuple[str, ...], here: int | None, there: int | None
-) -> Iterator[Array]:
+) -> Iterator[tuple[Array, Array]]:
+    """Yield vectors that face each other, about their means and at unit length."""
     for role in roles:
         if suspect.view.has(role, here) and base.view.has(role, there):
             try:
-                mine, theirs = (suspect.view.array(role, here), base.view.array(role, there))
+                mine, theirs = suspect.view.array(role, here), base.view.array(role, there)
             except NonFiniteError:
                 continue
             mine, theirs = (vector.astype(np.float64) - vector.mean(dtype=np.float64) for vector in (mine, theirs))
-            norm = float(np.linalg.norm(mine) * np.linalg.norm(theirs))
+            norms = float(np.linalg.norm(mine)), float(np.linalg.norm(theirs))
             # Rounding of a constant vector leaves some 1e-16 of it, which is no gain.
-            if norm > 1e-12 and mine.size == suspect.width and theirs.size == base.width:
-                # The diagonal sums to Pearson's correlation; times the root of the count it weighs as a matrix does.
-                yield np.outer(mine, theirs) / norm * np.sqrt(mine.size)
+            if norms[0] * norms[1] > 1e-12 and mine.size == suspect.width and theirs.size == base.width:
+                yield mine / norms[0], theirs / norms[1]
 
 
 def _matrices(pair: Pair, facing: Facing, rows: str) -> Iterator[Array]:
@@ -117,10 +132,7 @@ def _matrices(pair: Pair, facing: Facing, rows: str) -> Iterator[Array]:
         return
     if not mine.mlps or not theirs.mlps:
         return
-    here, there = match_by_properties(
-        pair.suspect, pair.base, pair.suspect.layers[facing.suspect], pair.base.layers[facing.base]
-    )
-    yield column_cosines(here, there)
+    yield column_cosines(*match_by_properties(pair.suspect, pair.base, *pair.numbers(facing)))
 
 
 def _stored(mine: Layer, theirs: Layer) -> Iterator[tuple[Array, Array]]:

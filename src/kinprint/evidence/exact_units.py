@@ -30,11 +30,14 @@ from kinprint.linalg.permutation import permutation_test
 from kinprint.linalg.threads import threads_for
 from kinprint.types import Evidence
 
-LABELS = 1536
+LABELS = 512
 """Most units whose labels are permuted: a fixed subset of numbers, whose relabellings are a group of their own."""
 
 EXPERTS = 4
 """Most experts of a layer whose units enter; experts of the same number face each other."""
+
+LAYERS = 12
+"""Most facing layers that enter, spread over the depth."""
 
 DRAWS = 999
 
@@ -43,7 +46,7 @@ def statement(basis: str) -> Statement:
     """Return what this test says about itself in one kind of basis."""
     return Statement(
         name=f"units in stored order, {basis} basis",
-        id=method_id("exact-units", 1, basis=basis, labels=LABELS, experts=EXPERTS, draws=DRAWS),
+        id=method_id("exact-units", 1, basis=basis, labels=LABELS, layers=LAYERS, experts=EXPERTS, draws=DRAWS),
         rung=1,
         null="independent initialisation: the numbering of MLP units is exchangeable (gate, up and down together)",
         defeats="units in another order" + ("; a rotated residual stream" if basis == "stored" else ""),
@@ -68,7 +71,7 @@ def score_sum(pair: Pair, basis: Basis) -> tuple[Array | None, int, list[str]]:
     """Return the sum over facing MLPs of how much each unit resembles each, how many entered, and what did not."""
     sums: dict[int, tuple[Array, int]] = {}
     skipped: list[str] = []
-    for facing in pair.facing:
+    for facing in pair.spread(LAYERS):
         for mine, theirs in _facing_mlps(*pair.layers(facing)):
             if mine.up_FD.shape[0] != theirs.up_FD.shape[0] or (mine.gate_FD is None) != (theirs.gate_FD is None):
                 skipped.append(f"layer {pair.suspect.layers[facing.suspect]}")

@@ -6,6 +6,7 @@ of heads, units or experts; so tests that permute any of those, given what is wo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,10 +52,18 @@ class Pair:
         base: The other's.
     """
 
-    def __init__(self, suspect: Trunk, base: Trunk) -> None:
-        """Work nothing out yet."""
+    def __init__(self, suspect: Trunk, base: Trunk, *, rows: tuple[Array, Array] | Refusal | None = None) -> None:
+        """Work nothing out yet.
+
+        Args:
+            suspect: One model's layers.
+            base: The other's.
+            rows: Embeddings of the tokens that both know, where they are not to be read from the models.
+        """
         self.suspect, self.base = suspect, base
+        self._rows = rows
         self._tried: dict[BasisKind, Basis | Refusal] = {}
+        self._agreements: dict[BasisKind, float] = {}
 
     @classmethod
     def of(cls, suspect: ModelView, base: ModelView) -> Pair:
@@ -77,7 +86,7 @@ class Pair:
     @cached_property
     def token_rows(self) -> tuple[Array, Array] | Refusal:
         """Embeddings of the tokens that both know."""
-        return token_rows(self.suspect.view, self.base.view)
+        return token_rows(self.suspect.view, self.base.view) if self._rows is None else self._rows
 
     def basis(self, kind: BasisKind) -> Basis | Refusal:
         """Return a common basis of one kind, or why there is none."""
@@ -106,14 +115,24 @@ class Pair:
     @cached_property
     def best(self) -> Basis | None:
         """The basis in which attention agrees best; the search ends early where a copy is plain to see."""
+        return self._best_of(BASES)
+
+    @cached_property
+    def best_free(self) -> Basis | None:
+        """The same among the bases in which, and in whose choice, the numbering of coordinates has no part."""
+        return self._best_of(BASES[1:])
+
+    def _best_of(self, kinds: Sequence[BasisKind]) -> Basis | None:
         best: tuple[float, Basis] | None = None
-        for kind in BASES:
+        for kind in kinds:
             if best is not None and best[0] >= ENOUGH:
                 break
             basis = self.basis(kind)
             if isinstance(basis, Refusal):
                 continue
-            agreement = self.agreement(basis)
+            if kind not in self._agreements:
+                self._agreements[kind] = self.agreement(basis)
+            agreement = self._agreements[kind]
             if best is None or agreement > best[0]:
                 best = agreement, basis
         return None if best is None else best[1]
@@ -124,6 +143,13 @@ class Pair:
         if self.best is None:
             return DepthMap("free", (None,) * len(self.suspect.layers), (None,) * len(self.suspect.layers))
         return self.map_in(self.best)
+
+    @cached_property
+    def layer_basis(self) -> Basis | None:
+        """A basis on which embeddings had no say, fitted on MLP units of layers that face each other in the map."""
+        middle = [self.numbers(facing) for facing in self.facing[len(self.facing) // 2 :][:2]]
+        basis = unit_basis(self.suspect, self.base, starts=middle)
+        return None if isinstance(basis, Refusal) else basis
 
     def map_in(self, basis: Basis) -> DepthMap:
         """Return the layer map in a basis, from the mean cosine of all forms."""
@@ -143,13 +169,26 @@ class Pair:
         basis = self.basis(kind)
         return [] if isinstance(basis, Refusal) else _facing(self.map_in(basis))
 
+    def spread(self, most: int) -> list[Facing]:
+        """Return at most so many facing layers, spread over the depth."""
+        return spread(self.facing, most)
+
+    def numbers(self, facing: Facing) -> tuple[int, int]:
+        """Return the numbers of two facing layers in their models."""
+        return self.suspect.layers[facing.suspect], self.base.layers[facing.base]
+
     def layers(self, facing: Facing) -> tuple[Layer, Layer]:
         """Return the layers of a pair."""
-        return (
-            self.suspect.layer(self.suspect.layers[facing.suspect]),
-            self.base.layer(self.base.layers[facing.base]),
-        )
+        here, there = self.numbers(facing)
+        return self.suspect.layer(here), self.base.layer(there)
 
 
 def _facing(depth_map: DepthMap) -> list[Facing]:
     return [Facing(row, partner) for row, partner in enumerate(depth_map.partners) if partner is not None]
+
+
+def spread(facing: list[Facing], most: int) -> list[Facing]:
+    """Return at most so many of a list, evenly spread, first and last among them."""
+    if len(facing) <= most:
+        return facing
+    return [facing[at] for at in sorted({round(step * (len(facing) - 1) / (most - 1)) for step in range(most)})]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kinprint.linalg.permutation import PermutationTest
-from kinprint.types import Evidence, Value
+from kinprint.types import Evidence, Table, Value
 
 ALPHA = 1e-6
 """Family-wise error rate of the exact tests, unless the caller gives another."""
@@ -81,5 +81,34 @@ class Statement:
                     note=f"of {found.draws} drawn; p from {found.bound_used}",
                 ),
             ),
+            notes=notes,
+        )
+
+    def sized(
+        self,
+        size: float,
+        *,
+        controls: tuple[Value, ...] = (),
+        tables: tuple[Table, ...] = (),
+        notes: tuple[str, ...] = (),
+    ) -> Evidence:
+        """Return evidence that is known by its size alone: it has no p-value and never carries the verdict.
+
+        Args:
+            size: 0 for strangers, 1 for the same.
+            controls: Numbers that must look negative if the size is to mean anything.
+            tables: Details.
+            notes: What the reader must know.
+        """
+        return Evidence(
+            name=self.name,
+            id=self.id,
+            rung=self.rung,
+            status="measured",
+            null=self.null,
+            defeats=self.defeats,
+            size=size,
+            controls=controls,
+            tables=tables,
             notes=notes,
         )

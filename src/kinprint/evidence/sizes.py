@@ -50,8 +50,9 @@ def group_cosines(
                 for a, b in zip(mine_left, mine_right, strict=True)
             ]
         )
+        # Where a form is zero although its factors are not, rounding can leave a sum of squares below 0.
         norms = [
-            np.sqrt([float(((a @ a.T) * (b @ b.T)).sum()) for a, b in zip(left, right, strict=True)])
+            np.sqrt([max(0.0, float(((a @ a.T) * (b @ b.T)).sum())) for a, b in zip(left, right, strict=True)])
             for left, right in sides
         ]
     scale = norms[0][:, None] * norms[1][None]

@@ -1,0 +1,134 @@
+"""Heads and units of two models, matched on one part and tested on another: by size.
+
+Stated against: independent training. There is no p-value: features that all language models share make strangers'
+statistics significant and small. What counts is the size, beyond a margin over pairs known to be independent
+(``kinprint.evidence.population``).
+
+Survive every permutation, rotation and gauge together, because heads and units are matched before they are tested and
+the residual basis is aligned by what no numbering changes; and pruning, cuts, repeats, merges, up-scaling and upcycling
+by the layer map. Defeated where too little of the old weights is left (training from scratch, distillation, training
+long enough), and where no basis can be found.
+
+Tested parts took no part in any match or fit: heads are matched by QK and tested by VO; units are matched by gate and
+tested by up and down. The basis may have been chosen among few by how well value forms agree, which the population's
+pairs have gone through too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kinprint.canonical import method_id
+from kinprint.evidence.pair import Facing, Pair
+from kinprint.evidence.population import innocents
+from kinprint.evidence.records import Statement
+from kinprint.evidence.sizes import EXPERTS, UNITS, matched_heads, matched_units, trunk_size
+from kinprint.types import Evidence, Table, Value
+
+PROCEDURE = method_id("matched", 1, experts=EXPERTS, units=UNITS)
+"""How sizes are measured, of pairs and of the population alike."""
+
+CONTROL_LAYERS = 4
+"""Layers that are set against a wrong partner, as a control."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes of every pair of facing layers, in the order of ``Pair.facing``."""
+
+    heads: tuple[float | None, ...]
+    units: tuple[float | None, ...]
+
+    def all(self) -> dict[str, float]:
+        """Return the sizes that the population knows, those that could be measured."""
+        found = {
+            "heads": trunk_size(list(self.heads)),
+            "units": trunk_size(list(self.units)),
+            "layer heads": max((size for size in self.heads if size is not None), default=None),
+            "layer units": max((size for size in self.units if size is not None), default=None),
+        }
+        return {name: size for name, size in found.items() if size is not None}
+
+
+def measure(pair: Pair) -> Sizes:
+    """Return the sizes of all facing layers; empty where no basis could be found."""
+    if pair.best is None:
+        return Sizes((), ())
+    layers = [pair.layers(facing) for facing in pair.facing]
+    return Sizes(
+        tuple(matched_heads(*both, pair.best) for both in layers),
+        tuple(matched_units(*both, pair.best) for both in layers),
+    )
+
+
+def heads(pair: Pair, sizes: Sizes) -> Evidence:
+    """Return the evidence of matched heads."""
+    said = Statement(
+        name="heads matched on QK, tested on VO",
+        id=method_id("matched-heads", 1),
+        rung=2,
+        null="independent training: key/value groups that attend alike do not move the same things",
+        defeats="training so long that nothing of the value paths is left; no common basis",
+    )
+    return _evidence(said, pair, "heads", sizes.heads)
+
+
+def units(pair: Pair, sizes: Sizes) -> Evidence:
+    """Return the evidence of matched units."""
+    said = Statement(
+        name="units matched on gate, tested on up and down",
+        id=PROCEDURE.replace("matched", "matched-units", 1),
+        rung=2,
+        null="independent training: MLP units that open alike do not write the same things",
+        defeats="MLPs trained anew; no common basis",
+    )
+    return _evidence(said, pair, "units", sizes.units)
+
+
+def _evidence(said: Statement, pair: Pair, statistic: str, sizes: tuple[float | None, ...]) -> Evidence:
+    size = trunk_size(list(sizes))
+    if size is None or pair.best is None:
+        return said.not_applicable("no facing layers have both parts" if pair.best else "the models share no basis")
+    population = innocents()
+    margin = population.margin(statistic)
+    rows = tuple(
+        (pair.suspect.layers[facing.suspect], pair.base.layers[facing.base], found)
+        for facing, found in zip(pair.facing, sizes, strict=True)
+    )
+    return said.sized(
+        size,
+        controls=_controls(pair, statistic),
+        tables=(Table(title=f"{statistic} of facing layers", columns=("suspect", "base", "size"), rows=rows),),
+        notes=(f"mean over the better half of {len(sizes)} layers, in the {pair.best.kind} basis",),
+    ).model_copy(
+        update={
+            "margin": margin,
+            "population": population.report(statistic, (pair.suspect.width, pair.base.width)),
+            "carries": True,
+            "beyond": size > margin,
+        }
+    )
+
+
+def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:
+    """Return the size of layers that face a wrong partner, which must be near zero where layers are not repeated."""
+    assert pair.best is not None
+    count = len(pair.base.layers)
+    if count < 2:
+        return ()
+    size_of = matched_heads if statistic == "heads" else matched_units
+    found = [
+        size_of(*pair.layers(Facing(facing.suspect, (facing.base + count // 2) % count)), pair.best)
+        for facing in pair.facing[:: max(1, len(pair.facing) // CONTROL_LAYERS)][:CONTROL_LAYERS]
+    ]
+    known = [size for size in found if size is not None]
+    if not known:
+        return ()
+    return (
+        Value(
+            name="mismatched layers",
+            value=sum(known) / len(known),
+            kind="similarity",
+            note=f"mean of {len(known)} layers against one half a depth away",
+        ),
+    )

@@ -1,0 +1,160 @@
+"""Would a copy have been seen? Copies planted in the suspect's own weights, and put through the same matched tests.
+
+A planted copy is a layer of the suspect fine-tuned and pruned by simulation: Gaussian noise whose norm is half that of
+each matrix (relative change .5), then the smaller half of each matrix set to zero. It stands against the layer that it
+was made from, as a suspect stands against its base. Gains are folded before, so that all weights change alike. The
+copies are not scrambled as well: the tests do not change under permutation, rotation and rescaling, which is proved by
+tests of this package on generated transformations, and the basis in which they are judged is one that no scrambling
+touches (fitted on tokens or on units, never the stored one).
+
+What is counted is how many are found beyond the margin. The bound is Clopper and Pearson's, one-sided, 95 %.
+
+Source: Clopper & Pearson, Biometrika 26 (1934). Planting in the suspect's own weights: the weights that matter are
+those with this model's spectra and outliers, not Gaussian ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from kinprint.alignment.basis import Basis, Refusal, token_basis
+from kinprint.alignment.trunk import Attention, Form, Layer, Trunk, Units, forms_of
+from kinprint.alignment.unit_basis import unit_basis
+from kinprint.checkpoint import Array
+from kinprint.evidence.pair import Pair
+from kinprint.evidence.population import innocents
+from kinprint.evidence.sizes import matched_heads, matched_units
+from kinprint.types import Planting, Power
+
+PLANTINGS = 300
+"""All of them seen puts the lower end of the interval at .99."""
+
+REQUIRED = 0.99
+RELATIVE_CHANGE = 0.5
+PRUNED = 0.5
+BASES = 6
+"""Draws of the noise for which a basis is fitted anew; plantings take turns among them."""
+
+LAYERS = 6
+"""Most layers that copies are planted in, spread over the depth."""
+
+UNITS = 192
+"""Units of a planted MLP: fewer are harder to find, and quicker."""
+
+TOKENS = 1024
+
+CHANGE = "relative change .5 (Gaussian), then half of each matrix set to zero; scrambled in any way or not"
+
+NOT_EXCLUDED = (
+    "training so long that nothing of the weights is left, which is training from scratch",
+    "distillation and training on a model's answers, which copy behaviour and no weights",
+    "parts of the base below the margin: less than about a tenth of the trunk, unless a single layer stands out",
+    "a copied embedding under a trunk of its own, if it was rotated",
+)
+
+
+def power(pair: Pair, *, seed: int = 0) -> Power:
+    """Return how often copies planted in the suspect would have been seen in a test against their origin.
+
+    Args:
+        pair: The pair; tokens are used where it has them, as in the test itself.
+        seed: Of the noise.
+    """
+    rng = np.random.default_rng(seed)
+    trunk = pair.suspect
+    numbers = [trunk.layers[i] for i in np.unique(np.linspace(0, len(trunk.layers) - 1, LAYERS).round().astype(int))]
+    originals = {number: _cut(trunk.layer(number), rng) for number in numbers}
+    rows = None if isinstance(pair.token_rows, Refusal) else pair.token_rows[0][:TOKENS]
+    bases = [_basis(trunk, originals[numbers[draw % len(numbers)]], rows, rng) for draw in range(BASES)]
+    margins = {name: innocents().margin(name) for name in ("heads", "units")}
+    seen = 0
+    for turn in range(PLANTINGS):
+        original, basis = originals[numbers[turn % len(numbers)]], bases[turn % BASES]
+        if basis is not None:
+            copy = _changed(original, rng)
+            found = {"heads": matched_heads(copy, original, basis), "units": matched_units(copy, original, basis)}
+            seen += any(size is not None and size > margins[name] for name, size in found.items())
+    return Power(
+        plantings=(Planting(change=CHANGE, plantings=PLANTINGS, seen=seen, lower_bound=lower_bound(seen, PLANTINGS)),),
+        sufficient=seen >= REQUIRED * PLANTINGS,
+        not_excluded=NOT_EXCLUDED,
+    )
+
+
+def lower_bound(seen: int, plantings: int) -> float:
+    """Return the lower end of the one-sided 95 % Clopper-Pearson interval of a share.
+
+    Example:
+        >>> round(lower_bound(300, 300), 4)
+        0.9901
+    """
+    from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+
+    return float(cast("Any", stats).beta.ppf(0.05, seen, plantings - seen + 1)) if seen else 0.0
+
+
+def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Generator) -> Basis | None:
+    """Return the basis that would be found between a planted copy and its origin, without the stored one."""
+    found = Refusal("no shared tokens") if rows is None else token_basis((_damaged(rows, rng), rows))
+    if isinstance(found, Refusal) or len(rows if rows is not None else ()) < trunk.width:
+        planted, source = (_One(trunk, layer) for layer in (_changed(original, rng), original))
+        found = unit_basis(planted, source)
+    return None if isinstance(found, Refusal) else found
+
+
+class _One(Trunk):
+    """A trunk of one layer that is in memory."""
+
+    def __init__(self, like: Trunk, layer: Layer) -> None:
+        super().__init__(like.view)
+        self.layers = [0]
+        self._held = layer
+        self._made = forms_of(layer)
+
+    def layer(self, number: int) -> Layer:
+        del number
+        return self._held
+
+    def forms(self, number: int) -> Mapping[Form, Array]:
+        del number
+        return self._made
+
+
+def _cut(layer: Layer, rng: np.random.Generator) -> Layer:
+    """Return a layer with few of its units, so that many copies can be made of it."""
+    mlps: list[Units] = []
+    for units in layer.mlps[:1]:
+        count = len(units.up_FD)
+        chosen = np.sort(rng.choice(count, min(count, UNITS), replace=False))
+        gate = None if units.gate_FD is None else units.gate_FD[chosen]
+        mlps.append(Units(gate, units.up_FD[chosen], units.down_FD[chosen]))
+    return Layer(layer.attention, tuple(mlps))
+
+
+def _changed(layer: Layer, rng: np.random.Generator) -> Layer:
+    attention = layer.attention
+    if attention is not None:
+        q, k, v, o = (_damaged(rows, rng) for rows in (attention.q_HD, attention.k_KD, attention.v_KD, attention.o_HD))
+        attention = Attention(q, k, v, o, attention.heads, attention.kv_heads, attention.head_dim)
+    mlps = tuple(
+        Units(
+            None if units.gate_FD is None else _damaged(units.gate_FD, rng),
+            _damaged(units.up_FD, rng),
+            _damaged(units.down_FD, rng),
+        )
+        for units in layer.mlps
+    )
+    return Layer(attention, mlps)
+
+
+def _damaged(rows_ND: Array, rng: np.random.Generator) -> Array:
+    """Return rows with noise of half their norm, the smaller half of the result set to zero."""
+    noise = rng.standard_normal(rows_ND.shape, dtype=np.float32)
+    noise *= np.float32(RELATIVE_CHANGE * np.linalg.norm(rows_ND) / max(float(np.linalg.norm(noise)), 1e-30))
+    changed = rows_ND + noise
+    sizes = np.abs(changed)
+    cut = np.partition(sizes, int(PRUNED * sizes.size), axis=None)[int(PRUNED * sizes.size)]
+    return np.where(sizes < cut, np.float32(0), changed)
