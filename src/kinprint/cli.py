@@ -126,7 +126,7 @@ def zoo_build(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="Which models: examples, smoke, tiny, null, compositions, small, real, real-llm.",
+            help="Which models: examples, smoke, tiny, null, compositions, threes, small, real, real-llm.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write them.")],

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from evidence.models import allowed, disguised, noisy, pair, random
+from evidence.models import allowed, changed, disguised, noisy, pair, random
 from kinprint.evidence.folded_spectra import statement
 from kinprint.evidence.folded_spectra import test as measured
 from kinprint.methods.ghostspec_mse import METHODS
@@ -25,7 +23,7 @@ def size(found: Evidence) -> float:
 @pytest.mark.parametrize("form", ["llama", "qwen3", "gpt2", "mixtral"])
 def test_unchanged_by_everything_that_keeps_the_function(form: str) -> None:
     base = random(form)
-    assert len(allowed(base)) > 5
+    assert len(allowed(base)) > 4
     assert size(measured(pair(disguised(base), base))) == pytest.approx(IDENTICAL, abs=1e-6)
 
 
@@ -58,9 +56,7 @@ def test_it_never_carries_and_has_no_p_value() -> None:
     assert "training" in statement().defeats
 
 
-def test_models_without_attention_are_a_finding() -> None:
-    base = random()
-    bare = replace(base, parts={key: a for key, a in base.parts.items() if not key.role.startswith("attn.")})
-    found = measured(pair(bare, base))
+def test_attention_that_cannot_be_read_is_a_finding() -> None:
+    found = measured(pair(changed(random(), "attn.q", np.nan), random()))
     assert found.status == "not_applicable"
-    assert str(found.reason).startswith("suspect: ")
+    assert str(found.reason).startswith("suspect: layers 0 left out: tensor ")

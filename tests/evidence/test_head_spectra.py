@@ -33,7 +33,7 @@ def heads(logs: Sequence[Sequence[float]]) -> Heads:
 @pytest.mark.parametrize("form", ["llama", "qwen3", "gpt2", "gpt_neox", "mixtral"])
 def test_unchanged_by_everything_that_keeps_the_function(form: str) -> None:
     base = random(form)
-    assert len(allowed(base)) > 5
+    assert len(allowed(base)) > 4
     assert size(measured(pair(disguised(base), base))) == pytest.approx(1.0, abs=1e-4)  # factors are float32
 
 

@@ -175,8 +175,10 @@ def test_basis_and_map_do_not_depend_on_the_order_of_units_heads_and_experts(
         first, second = before.basis(kind), after.basis(kind)
         assert isinstance(first, Basis)
         assert isinstance(second, Basis)
-        np.testing.assert_allclose(second.suspect_AK, first.suspect_AK, atol=1e-3)
-        np.testing.assert_allclose(second.base_BK, first.base_BK, atol=1e-3)
+        for old, new in ((first.suspect_AK, second.suspect_AK), (first.base_BK, second.base_BK)):
+            # Nothing of a stream's mean is seen under LayerNorm, so there its sign may be either.
+            mean = old.mean(axis=0) - new.mean(axis=0) if form == "gpt2" else 0.0
+            np.testing.assert_allclose(new + mean, old, atol=1e-3)
         assert after.facing_in(kind) == before.facing_in(kind)
     assert best(after).kind == best(before).kind
     assert after.map.partners == before.map.partners
@@ -301,12 +303,3 @@ def test_a_basis_that_cannot_be_is_refused_with_the_reason_and_the_others_are_tr
         assert found.facing_in(kind) == []
     assert best(found).kind == "units"
     assert min(sum(sizes(found), [])) > 0.999
-
-
-def test_embeddings_of_another_width_than_the_layers_are_refused() -> None:
-    state = random("llama", 0)
-    tensors = {name: state.checkpoint().read(name) for name in state.checkpoint().tensors}
-    name = "model.language_model.embed_tokens.weight"
-    factored = view(MemoryCheckpoint({**tensors, name: tensors[name][:, :8]}, config=state.config))
-    found = Pair.of(factored, state.view()).basis("tokens")
-    assert found == Refusal("the token embeddings are not as wide as the layers")

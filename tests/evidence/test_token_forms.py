@@ -142,7 +142,6 @@ def test_embeddings_that_are_all_the_same_are_a_reason() -> None:
     assert found.reason == "the shared tokens' embeddings do not differ"
 
 
-def test_models_without_attention_are_a_finding() -> None:
-    base = random()
-    bare = replace(base, parts={key: a for key, a in base.parts.items() if not key.role.startswith("attn.")})
-    assert measured(pair(bare, base)).reason == "one of the models has no layer with attention that could be read"
+def test_attention_that_cannot_be_read_is_a_finding() -> None:
+    broken = changed(random(), "attn.q", np.nan)
+    assert measured(pair(broken, random())).reason == "one of the models has no layer with attention that could be read"

@@ -259,13 +259,14 @@ class _Piece:
         return self.reader()(slice(0, HEAD)).reshape(-1)[:HEAD]
 
     def reader(self) -> Callable[[slice], Array]:
-        """Return what reads a range of rows in the stored dtype; blocks of a large quantised tensor are read anew."""
+        """Return what reads a range of rows in the stored dtype."""
         checkpoint, info, key = self.view.checkpoint, self.info, self.key
         if not info.floating:
             whole: Array = np.frombuffer(checkpoint.raw(self.tensor), np.uint8)
         elif key is not None and not layout.is_plain(self.view.parts[key].rule):
             whole = self.view.stored(key.role, key.layer, key.expert)
-        elif info.dtype.startswith("GGUF:") and info.size > BLOCK:
+        elif info.dtype.startswith("GGUF:") and (key is None or key.role not in ("attn.q", "attn.k")):
+            # Decoded only as far as it is asked for. Of q and k a reader may have to put all rows in order first.
             return lambda rows: checkpoint.read(self.tensor, rows)
         else:
             whole = checkpoint.read(self.tensor).reshape(self.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from kinprint.zoo.drawn import drawn
 from kinprint.zoo.recipes import Derived, Packaged, Shape, Suite, Trained
 from kinprint.zoo.train import Training
 
@@ -347,6 +348,26 @@ def _compositions() -> Suite:
     )
 
 
+def _threes() -> Suite:
+    bases = ("base", "qwen3")
+    trained = {recipe.name: recipe for recipe in _tiny_trained()}
+    siblings = _from("base", {"fine-tuned": ("fine-tune:steps=300",)}, seed=4500)
+    siblings += _from("qwen3", {"fine-tuned": ("fine-tune:steps=300",)}, seed=4501)
+    return Suite(
+        name="threes",
+        summary="64 compositions of three kinds of derivation, drawn by seed, and innocent twins",
+        recipes=(
+            *(trained[name] for name in (*bases, "twin-1", "qwen3-twin", "moe")),
+            *siblings,
+            *(
+                model
+                for at, name in enumerate(bases)
+                for model in drawn(name, f"{name}.fine-tuned", _LAUNDRY, count=32, seed=4600 + 100 * at)
+            ),
+        ),
+    )
+
+
 # -- small: for a night ----------------------------------------------------------------------------------------------
 
 
@@ -549,6 +570,6 @@ def _real_llm() -> Suite:
 
 SUITES: Mapping[str, Suite] = {
     suite.name: suite
-    for suite in (_EXAMPLES, _smoke(), _tiny(), _null(), _compositions(), _small(), _real(), _real_llm())
+    for suite in (_EXAMPLES, _smoke(), _tiny(), _null(), _compositions(), _threes(), _small(), _real(), _real_llm())
 }
 """Every suite that can be built, by name."""
