@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -38,6 +39,10 @@ BasisKind = Literal["stored", "tokens", "coordinates", "units"]
 
 TOKENS = 8192
 """Most shared tokens that are read: more rows move a fit of some thousand coordinates by little."""
+
+DIRECTIONS = 256
+"""Most common directions in which forms are compared, drawn once: a cosine of 256 x 256 numbers is right to a
+hundredth, and whole forms of 4,096 coordinates would cost 250 times as much."""
 
 _LEAST_TOKENS = 8
 _SEED = 0
@@ -167,8 +172,7 @@ def in_basis(form_DD: Array, side_DK: Array) -> Array:
 
     The mean diagonal says only how much of the stream is passed on, in which strangers agree.
     """
-    common = _turned(form_DD.T, side_DK).T  # rows
-    common = _turned(common, side_DK)  # columns
+    common = turned(turned(form_DD.T, side_DK).T, side_DK)
     common = common - np.eye(len(common), dtype=np.float32) * np.float32(
         np.trace(common, dtype=np.float64) / len(common)
     )
@@ -176,7 +180,7 @@ def in_basis(form_DD: Array, side_DK: Array) -> Array:
     return (common / norm if norm > 0 else common).ravel()
 
 
-def _turned(rows_ND: Array, side_DK: Array) -> Array:
+def turned(rows_ND: Array, side_DK: Array) -> Array:
     """Return rows in a common basis, float32; nothing is multiplied where the basis is the model's own."""
     if side_DK.shape[0] == side_DK.shape[1] and np.array_equal(side_DK, np.eye(len(side_DK))):
         return rows_ND.astype(np.float32, copy=False)
@@ -186,7 +190,22 @@ def _turned(rows_ND: Array, side_DK: Array) -> Array:
 
 def in_common(rows_ND: Array, side_DK: Array) -> Array:
     """Return rows in a common basis at unit length, float32. What lies outside the basis is left out before."""
-    return unit_rows(_turned(rows_ND, side_DK))
+    return unit_rows(turned(rows_ND, side_DK))
+
+
+def compared_in(basis: Basis) -> tuple[Array, Array]:
+    """Return both sides of a basis, or of ``DIRECTIONS`` directions of it, drawn once, where it has more."""
+    if basis.directions <= DIRECTIONS:
+        return basis.suspect_AK, basis.base_BK
+    axes = _drawn_axes(basis.directions)
+    return turned(axes.T, basis.suspect_AK.T).T, turned(axes.T, basis.base_BK.T).T
+
+
+@cache
+def _drawn_axes(directions: int) -> Array:
+    drawn = np.random.default_rng(_SEED).standard_normal((directions, DIRECTIONS))
+    with threads_for(DIRECTIONS):
+        return np.linalg.qr(drawn)[0].astype(np.float32)
 
 
 def form_similarities(suspect: Trunk, base: Trunk, basis: Basis, forms: Iterable[Form]) -> Mapping[Form, Array]:
@@ -194,18 +213,28 @@ def form_similarities(suspect: Trunk, base: Trunk, basis: Basis, forms: Iterable
 
     Rows and columns are in the order of ``Trunk.layers``; NaN where one of the two layers lacks the form.
     """
+    wanted = tuple(forms)
+    sides = [_flat_forms(trunk, side, wanted) for trunk, side in zip((suspect, base), compared_in(basis), strict=True)]
     found: dict[Form, Array] = {}
-    for form in forms:
-        sides: list[tuple[list[int], Array]] = []
-        for trunk, side in ((suspect, basis.suspect_AK), (base, basis.base_BK)):
-            at = [i for i, number in enumerate(trunk.layers) if form in trunk.forms(number)]
-            flat = [in_basis(trunk.forms(trunk.layers[i])[form], side) for i in at]
-            sides.append((at, np.array(flat, dtype=np.float32).reshape(len(at), -1)))
+    for form in wanted:
+        (here, mine), (there, theirs) = (side[form] for side in sides)
         table = np.full((len(suspect.layers), len(base.layers)), np.nan)
-        if sides[0][0] and sides[1][0]:
+        if here and there:
             with threads_for(basis.directions):
-                table[np.ix_(sides[0][0], sides[1][0])] = sides[0][1] @ sides[1][1].T
+                table[np.ix_(here, there)] = np.stack(mine) @ np.stack(theirs).T
         found[form] = table
+    return found
+
+
+def _flat_forms(trunk: Trunk, side_DK: Array, forms: tuple[Form, ...]) -> dict[Form, tuple[list[int], list[Array]]]:
+    """Return for each form the positions of the layers that have it, and it in a basis; layer by layer."""
+    found: dict[Form, tuple[list[int], list[Array]]] = {form: ([], []) for form in forms}
+    for at, number in enumerate(trunk.layers):
+        made = trunk.forms(number)
+        for form in forms:
+            if form in made:
+                found[form][0].append(at)
+                found[form][1].append(in_basis(made[form], side_DK))
     return found
 
 

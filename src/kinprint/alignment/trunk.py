@@ -24,8 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -106,13 +106,13 @@ class Trunk:
         layers: Numbers of the layers that have attention or an MLP.
     """
 
-    def __init__(self, view: ModelView, *, cached_layers: int = 64) -> None:
+    def __init__(self, view: ModelView) -> None:
         """Read nothing yet."""
         self.view = view
         self.layers: list[int] = sorted(
             {key.layer for key in view.parts if key.layer is not None and key.role in _HELD}
         )
-        self._layer = lru_cache(maxsize=cached_layers)(partial(read_layer, view))
+        self._layers: dict[int, Layer] = {}
         self._forms: dict[int, Mapping[Form, Array]] = {}
 
     @property
@@ -133,12 +133,18 @@ class Trunk:
 
     def layer(self, number: int) -> Layer:
         """Return one layer."""
-        return self._layer(number)
+        if number not in self._layers:
+            layer = read_layer(self.view, number)
+            _make_room(self._layers, _layer_bytes(layer))
+            self._layers[number] = layer
+        return self._layers[number]
 
     def forms(self, number: int) -> Mapping[Form, Float32[Array, "D D"]]:
         """Return the forms that a layer has."""
         if number not in self._forms:
-            self._forms[number] = forms_of(self.layer(number))
+            made = forms_of(self.layer(number))
+            _make_room(self._forms, sum(form.nbytes for form in made.values()))
+            self._forms[number] = made
         return self._forms[number]
 
     @cached_property
@@ -157,6 +163,23 @@ class Trunk:
     def problems(self) -> tuple[str, ...]:
         """What could not be read in any layer."""
         return tuple(problem for number in self.layers for problem in self.layer(number).problems)
+
+
+_HELD_BYTES = 1 << 30
+"""Bytes of layers, and of forms, that are kept; what was kept first makes room for what comes."""
+
+
+def _make_room(kept: dict[int, Any], size: int) -> None:
+    while kept and (len(kept) + 1) * size > _HELD_BYTES:
+        del kept[next(iter(kept))]
+
+
+def _layer_bytes(layer: Layer) -> int:
+    attention = layer.attention
+    held = [] if attention is None else [attention.q_HD, attention.k_KD, attention.v_KD, attention.o_HD]
+    for units in layer.mlps:
+        held += [units.up_FD, units.down_FD, *([] if units.gate_FD is None else [units.gate_FD])]
+    return sum(array.nbytes for array in held)
 
 
 _REPEATED = 0.5

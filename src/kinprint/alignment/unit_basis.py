@@ -25,7 +25,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from kinprint.alignment.basis import Basis, Refusal, form_similarities, from_cross, in_basis, match_units, procrustes
+from kinprint.alignment.basis import (
+    Basis,
+    Refusal,
+    compared_in,
+    form_similarities,
+    from_cross,
+    in_basis,
+    match_units,
+    procrustes,
+)
 from kinprint.alignment.trunk import Form, Trunk, Units, largest, pooled, unit_rows
 from kinprint.checkpoint import Array
 from kinprint.linalg.assignment import assignment
@@ -76,6 +85,8 @@ def unit_basis(suspect: Trunk, base: Trunk, *, starts: Sequence[tuple[int, int]]
         ]
     started = [_started(tables, here, there) for here, there in usable]
     best = max(started, key=lambda start: start.agreement)
+    if starts:
+        return best.basis
     # No nanmean: a layer without an MLP lacks both forms, and the mean of nothing warns.
     table_ST = np.mean(np.stack(list(form_similarities(suspect, base, best.basis, _FITTED).values())), axis=0)
     at = [suspect.layers.index(number) for number in _spread(sides[0], _FITTED_LAYERS)]
@@ -160,9 +171,8 @@ def _sharpened(tables: _Tables, basis: Basis, pairs: Sequence[tuple[int, int]]) 
 
 def _agreement(mine: Mapping[Form, Array], theirs: Mapping[Form, Array], basis: Basis) -> float:
     """Return how well the attention forms of two layers, which no fit has used, agree."""
-    cosines = [
-        float(in_basis(mine[form], basis.suspect_AK) @ in_basis(theirs[form], basis.base_BK)) for form in _HELD_OUT
-    ]
+    suspect, base = compared_in(basis)
+    cosines = [float(in_basis(mine[form], suspect) @ in_basis(theirs[form], base)) for form in _HELD_OUT]
     return float(np.mean(cosines))
 
 

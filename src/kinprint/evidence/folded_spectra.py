@@ -6,8 +6,9 @@ of layers. It rests on no numbering and on no token, and needs no basis.
 
 Survives every change of the weights that keeps the function. Defeated by training: a child that was trained on was
 farther from its parent than a twin that was never related. It has no null either: the shape of a spectrum is much the
-same in many unrelated models, whose similarity is anywhere from 0 to .8. So it never carries a verdict, and is shown
-because it is a published figure, which readers may know.
+same in many unrelated models, whose similarity is anywhere from 0 to .78 as published, and reached .96 in small twins,
+where a model and itself have .976. So it never carries a verdict, and is shown because it is a published figure, which
+readers may know.
 
 Source: GhostSpec, arXiv 2511.06390 (AAAI 2026), GhostSpec-mse and Algorithm 1; folding is added here.
 """

@@ -17,6 +17,7 @@ pairs have gone through too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from kinprint.canonical import method_id
 from kinprint.evidence.pair import Facing, Pair
@@ -30,6 +31,9 @@ PROCEDURE = method_id("matched", 1, experts=EXPERTS, units=UNITS)
 
 CONTROL_LAYERS = 4
 """Layers that are set against a wrong partner, as a control."""
+
+CONTROL_UNITS = 256
+"""Units of each of them that are matched: to match all units of layers that do not belong together is dear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:
     count = len(pair.base.layers)
     if count < 2:
         return ()
-    size_of = matched_heads if statistic == "heads" else matched_units
+    size_of = matched_heads if statistic == "heads" else partial(matched_units, most=CONTROL_UNITS)
     found = [
         size_of(*pair.layers(Facing(facing.suspect, (facing.base + count // 2) % count)), pair.best)
         for facing in pair.facing[:: max(1, len(pair.facing) // CONTROL_LAYERS)][:CONTROL_LAYERS]

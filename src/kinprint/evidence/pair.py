@@ -147,7 +147,7 @@ class Pair:
     @cached_property
     def layer_basis(self) -> Basis | None:
         """A basis on which embeddings had no say, fitted on MLP units of layers that face each other in the map."""
-        middle = [self.numbers(facing) for facing in self.facing[len(self.facing) // 2 :][:2]]
+        middle = [self.numbers(facing) for facing in self.facing[len(self.facing) // 2 :][:1]]
         basis = unit_basis(self.suspect, self.base, starts=middle)
         return None if isinstance(basis, Refusal) else basis
 

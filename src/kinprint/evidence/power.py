@@ -65,7 +65,8 @@ def power(pair: Pair, *, seed: int = 0) -> Power:
     """
     rng = np.random.default_rng(seed)
     trunk = pair.suspect
-    numbers = [trunk.layers[i] for i in np.unique(np.linspace(0, len(trunk.layers) - 1, LAYERS).round().astype(int))]
+    last = len(trunk.layers) - 1
+    numbers = [trunk.layers[at] for at in sorted({round(last * step / (LAYERS - 1)) for step in range(LAYERS)})]
     originals = {number: _cut(trunk.layer(number), rng) for number in numbers}
     rows = None if isinstance(pair.token_rows, Refusal) else pair.token_rows[0][:TOKENS]
     bases = [_basis(trunk, originals[numbers[draw % len(numbers)]], rows, rng) for draw in range(BASES)]
@@ -152,9 +153,10 @@ def _changed(layer: Layer, rng: np.random.Generator) -> Layer:
 
 def _damaged(rows_ND: Array, rng: np.random.Generator) -> Array:
     """Return rows with noise of half their norm, the smaller half of the result set to zero."""
-    noise = rng.standard_normal(rows_ND.shape, dtype=np.float32)
-    noise *= np.float32(RELATIVE_CHANGE * np.linalg.norm(rows_ND) / max(float(np.linalg.norm(noise)), 1e-30))
-    changed = rows_ND + noise
+    noise = cast("Array", rng.standard_normal(rows_ND.shape, dtype=np.float32))
+    share = RELATIVE_CHANGE * float(np.linalg.norm(rows_ND)) / max(float(np.linalg.norm(noise)), 1e-30)
+    changed: Array = rows_ND + noise * np.float32(share)
     sizes = np.abs(changed)
-    cut = np.partition(sizes, int(PRUNED * sizes.size), axis=None)[int(PRUNED * sizes.size)]
+    at = int(PRUNED * sizes.size)
+    cut = float(np.partition(sizes, at, axis=None)[at])
     return np.where(sizes < cut, np.float32(0), changed)

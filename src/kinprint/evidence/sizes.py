@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from kinprint.alignment.basis import Basis, in_common, match_units
+from kinprint.alignment.basis import Basis, in_common, match_units, turned
 from kinprint.alignment.trunk import Attention, Layer, Units
 from kinprint.checkpoint import Array
 from kinprint.linalg.assignment import assignment
@@ -40,8 +40,7 @@ def group_cosines(
     sides: list[tuple[Array, Array]] = []
     for attention, side in ((suspect, basis.suspect_AK), (base, basis.base_BK)):
         left, right = attention.group_factors(form)
-        with threads_for(basis.directions):
-            sides.append((left @ side, right @ side))
+        sides.append((_each_turned(left, side), _each_turned(right, side)))
     (mine_left, mine_right), (their_left, their_right) = sides
     with threads_for(basis.directions):
         products = np.array(
@@ -59,6 +58,11 @@ def group_cosines(
     return products / np.where(scale > 0, scale, 1.0)
 
 
+def _each_turned(blocks_GCD: Array, side_DK: Array) -> Array:
+    groups, rows, width = blocks_GCD.shape
+    return turned(blocks_GCD.reshape(groups * rows, width), side_DK).reshape(groups, rows, -1)
+
+
 def matched_heads(suspect: Layer, base: Layer, basis: Basis) -> float | None:
     """Return the mean VO cosine of groups matched by QK, or None where a layer has no attention."""
     if suspect.attention is None or base.attention is None:
@@ -67,24 +71,30 @@ def matched_heads(suspect: Layer, base: Layer, basis: Basis) -> float | None:
     return float(group_cosines(suspect.attention, base.attention, basis, "vo")[here, there].mean())
 
 
-def matched_units(suspect: Layer, base: Layer, basis: Basis) -> float | None:
+def matched_units(suspect: Layer, base: Layer, basis: Basis, *, most: int = UNITS) -> float | None:
     """Return the mean over experts of the tested cosine of matched units, or None where a layer has no MLP.
 
     Each expert faces the expert that its units agree with best.
+
+    Args:
+        suspect: One layer.
+        base: The other.
+        basis: The common basis.
+        most: Most units of an expert of the suspect that are matched.
     """
     if not suspect.mlps or not base.mlps:
         return None
     last = len(suspect.mlps) - 1
     spread = sorted({round(last * step / (EXPERTS - 1)) for step in range(EXPERTS)})
-    return float(np.mean([_best_expert(suspect.mlps[at], base, basis) for at in spread]))
+    return float(np.mean([_best_expert(suspect.mlps[at], base, basis, most) for at in spread]))
 
 
-def _best_expert(units: Units, base: Layer, basis: Basis) -> float:
+def _best_expert(units: Units, base: Layer, basis: Basis, most: int) -> float:
     if len(base.mlps) == 1:
-        return unit_size(units, base.mlps[0], basis)
+        return unit_size(units, base.mlps[0], basis, most=most)
     # Told by a sample: to match all experts in full with each other would cost their number squared.
     told = [unit_size(units, other, basis, most=64) for other in base.mlps]
-    return unit_size(units, base.mlps[int(np.argmax(told))], basis)
+    return unit_size(units, base.mlps[int(np.argmax(told))], basis, most=most)
 
 
 def unit_size(suspect: Units, base: Units, basis: Basis, *, most: int = UNITS) -> float:
