@@ -1,14 +1,16 @@
 """Do residual coordinates of the same number resemble each other? Exact.
 
 H0: the models were initialised independently. Label group: the coordinates of the residual stream, one numbering for
-every tensor that reads or writes the stream: embeddings, output matrix, norm gains and all matrices of all layers enter
-one statistic, permuted once. (Layers' norm gains, tested one by one and combined as if independent, accuse innocents:
-they share one numbering, and the gains of one model resemble each other.) The statistic is the sum over tensors of the
-cosines of facing columns; a vector of gains counts as one tensor, about its mean.
+every tensor that reads or writes the stream: norm gains and all matrices of all layers enter one statistic, permuted
+once. Embeddings enter a statistic of their own, which says something about the embedding and nothing about the trunk:
+they are the part that is most often taken over alone. (Layers' norm gains, tested one by one and combined as if
+independent, accuse innocents: they share one numbering, and the gains of one model resemble each other.) The statistic
+is the sum over tensors of the cosines of facing columns; a vector of gains counts as one tensor, about its mean.
 
 Columns of matrices can only be compared where rows correspond. In ``stored`` order rows of the same number do, which
-needs models of one shape; ``matched`` pairs MLP units by properties that no renumbering of coordinates changes. Layers
-of the same number face each other where depths agree, else as a basis that is free of the coordinates' numbering says.
+needs models of one shape; ``matched`` pairs MLP units by properties that no renumbering of coordinates changes;
+``embeddings`` are those of tokens that both models know. Layers of the same number face each other where depths agree,
+else as a basis that is free of the coordinates' numbering says.
 
 Defeated by renumbering or turning the residual stream, or flipping its signs. Not valid under positions of fixed
 frequencies added to the stream; family tables say so.
@@ -47,17 +49,20 @@ _SINGLE_VECTORS = ("norm.final", "norm.embed", "norm.final.bias", "norm.embed.bi
 def statement(rows: str) -> Statement:
     """Return what this test says about itself for one way of pairing rows."""
     return Statement(
-        name=f"residual coordinates in stored order, {rows} rows",
+        name="embedding coordinates in stored order"
+        if rows == "embeddings"
+        else f"residual coordinates in stored order, {rows} rows",
         id=method_id("exact-residual", 1, rows=rows, layers=LAYERS, matched=MATCHED_LAYERS, draws=DRAWS),
         rung=1,
-        null="independent initialisation: the numbering of residual coordinates is exchangeable (all tensors together)",
+        null="independent initialisation: the numbering of residual coordinates is exchangeable"
+        + (" (embeddings only)" if rows == "embeddings" else " (all tensors of the layers together)"),
         defeats="a residual stream permuted, rotated, or with signs flipped"
         + ("; units and heads in another order" if rows == "stored" else ""),
     )
 
 
 def test(pair: Pair, rows: str, log10_alpha: float) -> Evidence:
-    """Test one pair, with rows paired ``stored`` or ``matched``."""
+    """Test one pair, with rows paired ``stored`` or ``matched``, or by token: ``embeddings``."""
     said = statement(rows)
     for trunk in (pair.suspect, pair.base):
         if (reason := trunk.view.family.exchangeable("residual")) is not None:
@@ -80,10 +85,12 @@ def _scores(pair: Pair, rows: str) -> Iterator[tuple[Array, int]]:
 
     Vectors come as one sum: its terms would be as large as those of matrices, and there are hundreds.
     """
-    if not isinstance(pair.token_rows, Refusal):
-        mine, theirs = pair.token_rows
-        if mine.shape[1] == pair.suspect.width and theirs.shape[1] == pair.base.width:
-            yield column_cosines(mine, theirs), 1
+    if rows == "embeddings":
+        if not isinstance(pair.token_rows, Refusal):
+            mine, theirs = pair.token_rows
+            if mine.shape[1] == pair.suspect.width and theirs.shape[1] == pair.base.width:
+                yield column_cosines(mine, theirs), 1
+        return
     vectors = list(_vectors(pair.suspect, pair.base, _SINGLE_VECTORS, None, None))
     facing = label_free_facing(pair)
     for both in facing:

@@ -151,9 +151,10 @@ def _components(
     conclusion: Conclusion, found: Findings, layer_map: LayerMapInfo | None, pair: Pair
 ) -> tuple[ComponentVerdict, ...]:
     parts = [ComponentVerdict(component="trunk", conclusion=conclusion, reason=words.trunk_reason(layer_map))]
-    embedding = next((one for one in found.evidence if one.id.startswith("embedding/")), None)
-    if embedding is not None:
-        parts.append(words.embedding_component(embedding, trunk=conclusion))
+    sized = next((one for one in found.evidence if one.id.startswith("embedding/")), None)
+    exact = next((one for one in found.evidence if "rows=embeddings" in one.id), None)
+    if sized is not None or exact is not None:
+        parts.append(words.embedding_component(sized, exact, trunk=conclusion))
     if any(pair.layers(facing)[0].experts for facing in pair.spread(2)):
         parts.append(words.experts_component(next(one for one in found.evidence if "matched-units" in one.id)))
     return tuple(parts)

@@ -35,11 +35,13 @@ from kinprint.types import Evidence
 
 Mode = Literal["quick", "default", "thorough"]
 
-STAGES = 2
-TESTS = 4
-"""Tests in each stage: units, key/value groups, experts, residual coordinates."""
+STAGES: tuple[tuple[str, ...], ...] = (
+    ("units", "groups", "experts", "residual", "embeddings"),
+    ("units", "groups", "experts", "residual"),
+)
+"""Label groups that each stage tests: the first in the stored basis, the second in the one that was found."""
 
-PLANNED = STAGES * TESTS
+PLANNED = sum(len(stage) for stage in STAGES)
 
 
 @dataclass
@@ -60,9 +62,9 @@ def share(stage: int) -> float:
 
     Example:
         >>> share(1), share(2)
-        (0.125, 0.0625)
+        (0.1, 0.0625)
     """
-    return 2.0**-stage / TESTS
+    return 2.0**-stage / len(STAGES[stage - 1])
 
 
 def gather(
@@ -103,6 +105,8 @@ def _stage_1(pair: Pair, alpha: float) -> Iterator[Evidence]:
     log10_alpha = math.log10(alpha * share(1))
     yield from _in_basis(pair, basis, "stored", log10_alpha)
     yield _checked(exact_residual.test(pair, "stored", log10_alpha))
+    # The embedding is judged for itself: what is often taken over alone does not convict the layers.
+    yield _checked(exact_residual.test(pair, "embeddings", log10_alpha)).model_copy(update={"carries": False})
 
 
 def _stage_2(pair: Pair, alpha: float) -> Iterator[Evidence]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from kinprint.types import (
@@ -17,17 +18,38 @@ from kinprint.types import (
 WEAK = 0.5
 """Size below which a shared random start fits as well as a copy: copies seen so far lie above, shared starts below."""
 
+STRANGERS_P = 0.05
+"""An exact test with a larger p-value saw no more than it sees between strangers."""
+
+TELLING_P = 1e-2
+"""And only one that could have gone below this says anything by its silence."""
+
 ALTERNATIVES = (
     "a common ancestor: both models may come from a third one (siblings), or the base from the suspect",
     "a shared random start: models trained apart from the same initial weights keep part of them",
 )
 
+_MATCHED = {"matched-heads": "matched attention heads", "matched-units": "matched MLP units"}
+"""What people call the evidence whose id starts so."""
+
+
+def probability(log10_p: float) -> str:
+    """Return a p-value as people read it: never 0, for what a float cannot hold is a power of ten.
+
+    Example:
+        >>> [probability(x) for x in (0.0, -0.34, -2.5, -506.93)]
+        ['1', '0.46', '0.0032', '10^-506.9']
+    """
+    return f"10^{log10_p:.1f}" if log10_p < -3 else f"{10**log10_p:.2g}"
+
 
 def identical(how: str) -> str:
     """Return the sentence for models with the same values."""
     if how == "bytes":
-        return "The models are identical: every tensor of each has the same values in the other."
-    return "The models are identical up to rounding: every tensor has the same values in the coarser of the two dtypes."
+        return "Every tensor of each model has the same values in the other."
+    return (
+        "Every tensor of each model has the same values in the other, after rounding to the coarser of the two dtypes."
+    )
 
 
 def verdict(
@@ -52,8 +74,8 @@ def verdict(
         alpha=alpha,
         planned=planned,
         log10_p=log10_p,
-        reasons=tuple(_reasons(conclusion, evidence, power, grey)),
-        contrary=_contrary(conclusion, evidence, grey),
+        reasons=tuple(_reasons(conclusion, carrier, evidence, power, grey)),
+        contrary=_contrary(conclusion, evidence),
         alternatives=ALTERNATIVES if conclusion == "derived" else (),
         components=components,
         layer_map=layer_map,
@@ -87,16 +109,16 @@ def _headline(
     if conclusion == "derived":
         weak = _largest_size(layer_map) < WEAK
         return (
-            "Derived: weights of one model come from the other, or from a common ancestor"
+            "Weights of one model come from the other, or from a common ancestor"
             + (" or a shared random start" if weak else "")
             + f" ({_strength(carrier, layer_map, alpha)})."
         )
-    tail = f" Its {' and '.join(copied)} is derived." if copied else ""
+    tail = f" But its {' and '.join(copied)} is derived." if copied else ""
     if conclusion == "independent":
-        return f"Independent: no trace of the base in the suspect, and a copy would have been seen.{tail}"
+        return f"No trace of the base in the suspect, and a copy would have been seen.{tail}"
     if conclusion == "not_comparable":
-        return "The models cannot be compared: no test could run on them."
-    return f"Inconclusive: the tests that ran neither show a derivation nor exclude one.{tail}"
+        return "No test could run on these models."
+    return f"The tests that ran neither show a derivation nor exclude one.{tail}"
 
 
 def _largest_size(layer_map: LayerMapInfo | None) -> float:
@@ -107,46 +129,71 @@ def _largest_size(layer_map: LayerMapInfo | None) -> float:
 
 def _strength(carrier: Evidence | None, layer_map: LayerMapInfo | None, alpha: float) -> str:
     if carrier is not None and carrier.log10_p is not None:
-        return f"p = 10^{carrier.log10_p:.1f} in one exact test; family-wise error rate {alpha:g}"
+        return f"p = {probability(carrier.log10_p)} in an exact test; error rate of all of them together {alpha:g}"
     if carrier is not None and carrier.population is not None:
         people = carrier.population
         return (
-            f"size {carrier.size:.2f}, margin {carrier.margin:.2f}; largest of {people.pairs} independent pairs of "
-            f"{people.models} models: {people.largest:.3f}"
+            f"{_called(carrier)} agree to {carrier.size:.2f} of 1; the largest among {people.pairs} independent pairs "
+            f"is {people.largest:.3f}"
         )
     layers = [] if layer_map is None else [str(one.suspect) for one in layer_map.layers if one.derived]
     return f"in layer{'s' if len(layers) > 1 else ''} {', '.join(layers)} only"
 
 
-def _reasons(conclusion: Conclusion, evidence: Sequence[Evidence], power: Power | None, grey: float) -> list[str]:
-    found: list[str] = []
-    for one in evidence:
-        if one.rung == 2 and one.carries and one.size is not None and one.margin is not None:
-            side = "beyond" if one.beyond else "below"
-            found.append(
-                f"{one.name}: {one.size:.3f} of 1, {side} the margin of {one.margin:.2f} for independent models."
-            )
-    exact = [one for one in evidence if one.carries and one.log10_p is not None]
-    if exact:
-        best = min(exact, key=lambda one: one.log10_p or 0.0)
-        found.append(
-            f"{len(exact)} exact tests ran; the smallest p-value is 10^{best.log10_p:.1f} ({best.name})"
-            + ("." if best.beyond else ", which is no evidence.")
-        )
+def _called(one: Evidence) -> str:
+    return _MATCHED.get(one.id.split("/")[0], one.name)
+
+
+def _reasons(
+    conclusion: Conclusion, carrier: Evidence | None, evidence: Sequence[Evidence], power: Power | None, grey: float
+) -> list[str]:
+    found = _matched_sentences(evidence)
+    exact = _exact_sentences(evidence)
+    found = exact + found if carrier is not None and carrier.log10_p is not None else found + exact
     if conclusion in ("independent", "inconclusive"):
         found += _power_sentences(power)
         high = [one for one in evidence if one.carries and _ratio(one) > grey and not one.beyond]
-        found += [f"{one.name} is at {one.size:.3f}, too close to its margin of {one.margin:.2f}." for one in high]
+        found += [
+            f"{_sentence(_called(one))} are at {one.size:z.3f}, too close to their margin of {one.margin:.2f}."
+            for one in high
+        ]
     people = next((one.population for one in evidence if one.carries and one.population is not None), None)
     if people is not None:
         found.append(
-            f"Margins stand on {people.pairs} independent pairs of {people.models} models, {people.passed} of them "
-            f"beyond: error rate at most {people.bound:.2g} if pairs count as independent draws, "
-            f"{people.bound_disjoint:.2g} by pairs that share no model."
+            f"Of {people.pairs} independent pairs of {people.models} models, which had no say in the margins, "
+            f"{people.passed} {'is' if people.passed == 1 else 'are'} beyond: an error rate of at most "
+            f"{people.bound:.2g} if the pairs count as independent draws, {people.bound_disjoint:.2g} if only pairs "
+            "that share no model do."
         )
         if people.outside is not None:
             found.append(f"The {people.outside}.")
     return found
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _matched_sentences(evidence: Sequence[Evidence]) -> list[str]:
+    return [
+        f"{_sentence(_called(one))} agree to {one.size:z.3f} of 1, {'beyond' if one.beyond else 'below'} the margin of "
+        f"{one.margin:.2f} for independent models."
+        for one in evidence
+        if one.rung == 2 and one.carries and one.size is not None and one.margin is not None
+    ]
+
+
+def _exact_sentences(evidence: Sequence[Evidence]) -> list[str]:
+    exact = [(one.log10_p, one) for one in evidence if one.carries and one.log10_p is not None]
+    if not exact:
+        return []
+    log10_p, best = min(exact, key=lambda one: one[0])
+    if best.beyond:
+        return [
+            f"Independent models would agree as much with a probability of {probability(log10_p)} ({best.name}; "
+            f"exact test, the strongest of {len(exact)})."
+        ]
+    return [f"Exact tests: {len(exact)} ran, and the smallest p-value is {probability(log10_p)}, which is no evidence."]
 
 
 def _power_sentences(power: Power | None) -> list[str]:
@@ -154,39 +201,53 @@ def _power_sentences(power: Power | None) -> list[str]:
         return ["Whether a copy would have been seen could not be tried."]
     return [
         f"Of {one.plantings} copies planted in the suspect's own weights ({one.change}), {one.seen} were seen: "
-        f"at least {one.lower_bound:.3f} of such copies."
+        f"at least {100 * one.lower_bound:.1f} % of such copies."
         for one in power.plantings
     ]
 
 
-def _contrary(conclusion: Conclusion, evidence: Sequence[Evidence], grey: float) -> str | None:
-    del grey
+def _contrary(conclusion: Conclusion, evidence: Sequence[Evidence]) -> str | None:
+    carrying = [one for one in evidence if one.carries and one.status == "measured"]
     if conclusion == "derived":
-        silent = [one for one in evidence if one.carries and not one.beyond and one.status == "measured"]
-        sized = [one for one in silent if one.margin is not None]
-        if sized:
-            one = min(sized, key=_ratio)
-            return f"{one.name}: size {one.size:.3f}, below its margin of {one.margin:.2f}"
-        if silent:
-            one = max(silent, key=lambda found: found.log10_p or -1e9)
-            return f"{one.name}: p = 10^{one.log10_p:.1f}, as for strangers; {one.defeats} would explain it"
-        return None
-    sized = [one for one in evidence if one.carries and one.margin is not None and one.size is not None]
-    exact = [one for one in evidence if one.carries and one.log10_p is not None]
+        return _against_derived([one for one in carrying if not one.beyond])
+    exact = [(one.log10_p, one) for one in carrying if one.log10_p is not None]
     if exact:
-        best = min(exact, key=lambda found: found.log10_p or 0.0)
-        if (best.log10_p or 0.0) < -2:
-            return f"{best.name}: p = 10^{best.log10_p:.1f}, not beyond its share of alpha"
+        log10_p, best = min(exact, key=lambda one: one[0])
+        if log10_p < math.log10(TELLING_P):
+            return f"{best.name}: p = {probability(log10_p)}, not beyond its share of alpha"
+    sized = [one for one in carrying if one.margin is not None and one.size is not None]
     if sized:
         one = max(sized, key=_ratio)
-        return f"{one.name}: size {one.size:.3f}, the nearest to its margin ({one.margin:.2f})"
+        return f"nearest to their margin of {one.margin:.2f} are {_called(one)}, at {one.size:z.3f}"
     return None
+
+
+def _against_derived(silent: Sequence[Evidence]) -> str | None:
+    """Return what a derived model was expected to show and did not."""
+    sized = [one for one in silent if one.margin is not None and one.size is not None]
+    if sized:
+        one = min(sized, key=_ratio)
+        return f"{_called(one)} agree to {one.size:z.3f} only, below their margin of {one.margin:.2f}"
+    strange = [
+        (one.log10_p, one)
+        for one in silent
+        if one.log10_p is not None
+        and one.log10_p > math.log10(STRANGERS_P)
+        and (one.log10_floor or 0.0) <= math.log10(TELLING_P)
+    ]
+    if not strange:
+        return None
+    log10_p, one = max(strange, key=lambda found: found[0])
+    return (
+        f"{one.name}: p = {probability(log10_p)}, as between strangers. "
+        f"What makes this test blind to a copy: {one.defeats}"
+    )
 
 
 def trunk_reason(layer_map: LayerMapInfo | None) -> str:
     """Return which layers are derived, in a sentence."""
     if layer_map is None:
-        return "no layer could be matched"
+        return "layers were not matched one by one"
     derived = [one.suspect for one in layer_map.layers if one.derived]
     if not derived:
         return f"none of {len(layer_map.layers)} layers is beyond the margin of a single layer"
@@ -198,23 +259,33 @@ def trunk_reason(layer_map: LayerMapInfo | None) -> str:
     return f"{len(derived)} of {len(layer_map.layers)} layers come from layers of the base, {order[layer_map.kind]}"
 
 
-def embedding_component(evidence: Evidence, *, trunk: Conclusion) -> ComponentVerdict:
-    """Return the verdict on the token embedding; only a derived trunk gives a basis in which absence says anything."""
-    if evidence.status != "measured" or evidence.size is None:
-        return ComponentVerdict(
-            component="embedding", conclusion="not_comparable", reason=evidence.reason or "it could not be tested"
-        )
-    text = f"size {evidence.size:.3f}, margin {evidence.margin:.2f}"
-    if evidence.beyond:
+def embedding_component(sized: Evidence | None, exact: Evidence | None, *, trunk: Conclusion) -> ComponentVerdict:
+    """Return the verdict on the token embedding; only a derived trunk gives a basis in which absence says anything.
+
+    Args:
+        sized: Embeddings of shared tokens, by size; None where only the exact test ran.
+        exact: Embedding coordinates in stored order.
+        trunk: The verdict on the trunk.
+    """
+    texts: list[str] = []
+    if sized is not None and sized.size is not None and sized.margin is not None:
+        texts.append(f"size {sized.size:z.3f}, margin {sized.margin:.2f}")
+    if exact is not None and exact.log10_p is not None:
+        texts.append(f"p = {probability(exact.log10_p)} in stored order")
+    text = "; ".join(texts)
+    if not texts:
+        reason = next((one.reason for one in (sized, exact) if one is not None and one.reason), "it was not tested")
+        return ComponentVerdict(component="embedding", conclusion="not_comparable", reason=reason)
+    if any(one is not None and one.beyond for one in (sized, exact)):
         return ComponentVerdict(component="embedding", conclusion="derived", reason=text)
-    if trunk == "derived":
+    if trunk == "derived" and sized is not None and sized.size is not None:
         return ComponentVerdict(
             component="embedding", conclusion="independent", reason=f"{text}: replaced or drawn anew"
         )
     return ComponentVerdict(
         component="embedding",
         conclusion="inconclusive",
-        reason=f"{text}; a copy turned by a rotation would not be seen under an independent trunk",
+        reason=f"{text}; a copy turned by a rotation would not be seen",
     )
 
 
@@ -227,5 +298,5 @@ def experts_component(units: Evidence) -> ComponentVerdict:
     return ComponentVerdict(
         component="experts",
         conclusion="derived" if units.beyond else "independent",
-        reason=f"units of sampled experts: size {units.size:.3f}, margin {units.margin:.2f}",
+        reason=f"units of sampled experts: size {units.size:z.3f}, margin {units.margin:.2f}",
     )
