@@ -15,7 +15,12 @@ from kinprint.zoo.suites import SUITES
 
 ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "docs" / "reference" / "make_tables.py"))["TABLES"]
-PAGES = {"declarations": "methods.md", "families": "formats.md", "case-study": "case-studies/solar-vs-glm.md"}
+PAGES = {
+    "declarations": "methods.md",
+    "families": "formats.md",
+    "case-study": "case-studies/solar-vs-glm.md",
+    "verdicts": "case-studies/solar-vs-glm.md",
+}
 
 
 MAKE_ZOO = ROOT / "docs" / "reference" / "make_zoo.py"
@@ -35,6 +40,16 @@ def test_a_table_in_the_documentation_is_the_programs(name: str) -> None:
     # Floats differ in the last places between processors; everything else is compared to the letter.
     assert re.sub(r"-?\d+\.\d{4}", "#", shown) == re.sub(r"-?\d+\.\d{4}", "#", made)
     assert numbers(shown) == pytest.approx(numbers(made), abs=2e-4)
+
+
+def test_the_verdict_on_the_first_screen_is_the_programs() -> None:
+    page = (ROOT / "README.md").read_text()
+    shown = page[page.index("DERIVED") :].split("```", 1)[0]
+    assert page[: page.index(shown)].count("\n") < 15
+    made = TABLES["readme"]()
+    assert re.sub(r"\d\.\d+", "#", shown) == re.sub(r"\d\.\d+", "#", made), "run: make_tables.py readme"
+    found = [[float(number) for number in re.findall(r"\d\.\d+", text)] for text in (shown, made)]
+    assert found[0] == pytest.approx(found[1], abs=0.02)
 
 
 def test_the_tables_of_the_zoos_page_are_the_programs() -> None:

@@ -2,7 +2,8 @@
 
 Usage: python docs/reference/make_benchmark.py OUT [OUT...]
 
-Each OUT is the output folder of one suite; the blocks of other suites stay as they are. A folder that
+Each OUT is the output folder of one suite, run with every method; the blocks of other suites stay as they are. A run
+without the verdict (``--method`` with the name of every method) leaves the blocks about verdicts alone. A folder that
 `benchmarks/peers/run.py` wrote (it holds peers.md) fills the block `peers`.
 """
 
@@ -18,6 +19,7 @@ import published
 
 from kinprint.bench.records import BenchResult
 from kinprint.bench.tables import blocks
+from kinprint.registry import METHODS
 
 DOCS = Path(__file__).parents[1]
 MARKED = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
@@ -46,6 +48,9 @@ def main(folders: list[Path]) -> None:
             contents["peers"] = summary((out / "peers.md").read_text(encoding="utf-8"))
             continue
         result = BenchResult.model_validate_json((out / "result.json").read_bytes())
+        left_out = [name for name, method in METHODS.items() if method.id not in result.run.methods]
+        if left_out:
+            sys.exit(f"{out} was made without {', '.join(left_out)}: run 'kinprint bench' without --method")
         contents |= {f"{result.suite}-{name}": text for name, text in blocks(result).items()}
         if result.suite == "tiny":
             contents |= {name: make(result) for name, make in BESIDE.items()}

@@ -1,20 +1,27 @@
 """Print the tables of the documentation from the program itself: declarations, families, and the case study's numbers.
 
-Usage: python docs/reference/make_tables.py declarations|families|case-study
+Usage: python docs/reference/make_tables.py declarations|families|case-study|verdicts|readme
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
+
+from rich.console import Console
 
 from kinprint import api
 from kinprint.architecture import families
 from kinprint.registry import METHODS
+from kinprint.report.summary import print_summary
 from kinprint.transform import PRESERVING
+from kinprint.types import Verdict
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SUSPECTS = ("child", "twin", "laundered")
+WIDTH = 98
+"""Columns of the README's terminal."""
 
 CASE_STUDY = (
     ("layernorm", "norm.attn raw cosine"),
@@ -80,7 +87,43 @@ def case_study() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"declarations": declarations, "families": family_table, "case-study": case_study}
+def _verdict(suspect: str) -> Verdict:
+    found = api.compare(EXAMPLES / suspect, EXAMPLES / "base", methods=["layernorm"]).verdict
+    assert found is not None
+    return found
+
+
+def verdicts() -> str:
+    """The verdicts on the example models."""
+    lines = [
+        "| suspect | verdict | decided by | matched heads | matched units | exact tests beyond alpha |",
+        "|---|---|---|---|---|---|",
+    ]
+    for suspect in SUSPECTS:
+        verdict = _verdict(suspect)
+        sizes = {one.id.split("/")[0]: one.size or 0.0 for one in verdict.evidence if one.rung == 2}
+        exact = [one.beyond for one in verdict.evidence if one.carries and one.log10_p is not None]
+        lines.append(
+            f"| {suspect} | {verdict.conclusion} | {verdict.decided_by or '-'} | {sizes['matched-heads']:.4f} | "
+            f"{sizes['matched-units']:.4f} | {sum(exact)} of {len(exact)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def readme() -> str:
+    """The verdict on the laundered model, as a terminal shows it."""
+    out = io.StringIO()
+    print_summary(_verdict("laundered"), Console(file=out, width=WIDTH, force_terminal=True, color_system=None))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+TABLES = {
+    "declarations": declarations,
+    "families": family_table,
+    "case-study": case_study,
+    "verdicts": verdicts,
+    "readme": readme,
+}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [] or sys.argv[1] not in TABLES:

@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print, set the exit code.
 
-Exit codes: 0 done; 1 internal error; 2 usage or a missing extra; 5 input unreadable; 130 interrupted.
+Exit codes: 0 done; 1 internal error; 2 usage or a missing extra; 3 derived and 4 undecided, both only where
+``compare --fail-on`` asks for them; 5 input unreadable; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kinprint.api import Progress
-    from kinprint.types import Record
+    from kinprint.types import Record, Verdict
 
 PLAIN_WIDTH = 1000
 """Columns of output that goes to a file or a pipe: enough that no cell of a table is broken."""
@@ -62,33 +64,82 @@ def _root(  # pyright: ignore[reportUnusedFunction] - typer calls it
     del version
 
 
+class FailOn(StrEnum):
+    """What ``compare --fail-on`` takes."""
+
+    derived = "derived"
+
+
 @app.command()
 def compare(
     suspect: Annotated[str, typer.Argument(metavar="SUSPECT", help="The model whose origin is in question.")],
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model it may have been derived from.")],
-    method: MethodOption = None,
     control: Annotated[
         list[str] | None,
         typer.Option("--control", metavar="MODEL", help="A third, unrelated model to measure against; repeatable."),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Stop at the first test that decides; no methods of the literature.")
+    ] = False,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Run every test and every method.")] = False,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", metavar="NAME", help="Measure with this method beside the verdict; repeatable."),
+    ] = None,
+    alpha: Annotated[
+        float,
+        typer.Option("--alpha", metavar="FLOAT", help="Error rate of all exact tests together, between 0 and 1."),
+    ] = 1e-6,
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(
+            "--fail-on",
+            metavar="CONDITION",
+            help="derived: exit with 3 if the models are identical or any part is derived, 4 if that is undecided.",
+        ),
+    ] = None,
     json: JsonOption = None,
-    details: Annotated[bool, typer.Option("--details", help="Print the tables per layer and role too.")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print layer by layer too, and what each piece of evidence rests on.")
+    ] = False,
     quiet: QuietOption = False,
     no_color: PlainOption = False,
 ) -> None:
-    """Measure two models with every method of the debate, with controls.
+    """Say whether SUSPECT was derived from BASE, from the weights alone, with evidence and controls.
 
-    Models are checkpoints (folder or file) or fingerprint files. Measurements only: no conclusion is drawn.
+    The verdict is identical, derived, independent, inconclusive or not comparable. Beside it stand measurements by
+    methods of the literature, which do not enter it: three by default, none with --quick, all with --thorough. Models
+    are checkpoints (folder or file); fingerprint files hold what methods need, and too little for a verdict.
     """
     from kinprint import api
 
+    if quick and thorough:
+        raise UsageError("--quick and --thorough exclude each other: give one of them")
     with _progress(quiet) as progress:
-        result = api.compare(suspect, base, methods=method, controls=control or (), progress=progress)
+        result = api.compare(
+            suspect,
+            base,
+            methods=method,
+            controls=control or (),
+            mode="quick" if quick else "thorough" if thorough else "default",
+            alpha=alpha,
+            progress=progress,
+        )
     _write_json(result, json)
     if not quiet and str(json) != "-":
         from kinprint.report.terminal import print_comparison
 
         print_comparison(result, _console(no_color), details=details)
+    if fail_on is not None and result.verdict is not None:
+        raise typer.Exit(_exit_code(result.verdict))
+
+
+def _exit_code(verdict: Verdict) -> int:
+    """Return 3 where the models are identical or any part is derived, 4 where that is undecided, else 0."""
+    found = {verdict.conclusion, *(part.conclusion for part in verdict.components)}
+    if found & {"derived", "identical"}:
+        return 3
+    return 4 if verdict.conclusion in ("inconclusive", "not_comparable") else 0
 
 
 @app.command()
@@ -218,7 +269,8 @@ def bench(
     """Run every method on pairs of known lineage; goes on where an earlier run stopped. Needs the bench extra.
 
     Writes tables (Markdown, CSV, JSON), pictures (SVG, PNG) and a record of what ran. 'premises' measures what the
-    papers take for granted instead, 'calibration' whether exact tests are exact on independent models.
+    papers take for granted instead, 'calibration' whether exact tests are exact on independent models, 'innocents' the
+    sizes of independent pairs that margins rest on.
     """
     if suite in _OF_ALL_PAIRS:
         if method or only or real:
@@ -271,8 +323,16 @@ def _calibration(zoos: list[Path], output: Path, jobs: int, plots: bool, progres
     calibrate(zoos, output, jobs=jobs, plots=plots, progress=progress)
 
 
+def _innocents(zoos: list[Path], output: Path, jobs: int, plots: bool, progress: Progress | None) -> None:
+    from kinprint.bench.innocents import innocents
+
+    del plots
+    innocents(zoos, output, jobs=jobs, progress=progress)
+
+
 _OF_ALL_PAIRS: dict[str, Callable[[list[Path], Path, int, bool, Progress | None], None]] = {
     "calibration": _calibration,
+    "innocents": _innocents,
 }
 """Suites that measure the independent pairs of several zoos, as zoos, output, jobs, plots and progress."""
 
@@ -301,7 +361,9 @@ def _progress(quiet: bool) -> Generator[Progress | None]:
         task = bar.add_task("reading headers", total=None)
 
         def tell(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=what, completed=done, total=total or None)
+            if not total:  # unknown; to update() None means "as it was"
+                bar.tasks[0].total = None
 
         yield tell
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evidence.models import changed, disguised, random
+from evidence.models import Sizes, changed, disguised, random
 from kinprint.alignment.basis import (
     Basis,
     Refusal,
@@ -64,9 +64,7 @@ def test_a_fit_turns_with_both_sides(seed: int) -> None:
     turn_A, turn_B = rotation(rng, 4), rotation(rng, 6)
     before, after = procrustes(mine, theirs), procrustes(mine @ turn_A, theirs @ turn_B)
     # The common coordinates may differ; how far a suspect's vector is from a base's may not.
-    np.testing.assert_allclose(
-        turn_A @ after[0] @ after[1].T @ turn_B.T, before[0] @ before[1].T, atol=1e-9
-    )
+    np.testing.assert_allclose(turn_A @ after[0] @ after[1].T @ turn_B.T, before[0] @ before[1].T, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["tokens", "coordinates"])
@@ -117,9 +115,9 @@ def test_the_mean_diagonal_in_which_strangers_agree_is_left_out() -> None:
 
 
 def test_layers_of_a_copy_face_themselves_in_every_form_and_strangers_nothing() -> None:
-    sizes = {"hidden": 48, "ffn": 64, "vocab": 128}
-    base = random("llama", 0, **sizes)
-    for suspect, low, high in ((base, 0.999, 1.001), (random("llama", 1, **sizes), -0.15, 0.15)):
+    sizes = Sizes(hidden=48, ffn=64, vocab=128)
+    base = random("llama", 0, sizes=sizes)
+    for suspect, low, high in ((base, 0.999, 1.001), (random("llama", 1, sizes=sizes), -0.15, 0.15)):
         models = trunk(suspect), trunk(base)
         tables = form_similarities(*models, fitted(stored_basis(*models)), FORMS)
         for form in FORMS:

@@ -45,10 +45,8 @@ def farthest(before: ModelState, after: ModelState) -> float:
 
 
 def units(gate: Any, up: Any, down: Any, expert: int | None = None) -> Units:
-    arrays = [None if rows is None else np.array(rows, dtype=np.float32) for rows in (gate, up, down)]
-    assert arrays[1] is not None
-    assert arrays[2] is not None
-    return Units(arrays[0], arrays[1], arrays[2], expert)
+    up_FD, down_FD = np.array(up, dtype=np.float32), np.array(down, dtype=np.float32)
+    return Units(None if gate is None else np.array(gate, dtype=np.float32), up_FD, down_FD, expert)
 
 
 # -- what they ignore ----------------------------------------------------------------------------------------------
@@ -72,7 +70,7 @@ def test_unchanged_by_all_together(form: str, seed: int) -> None:
 def test_what_a_norm_that_subtracts_the_mean_never_sees_changes_nothing(form: str) -> None:
     state = random(form, 0)
     rng = np.random.default_rng(0)
-    written = {
+    written: dict[PartKey, Array] = {
         key: array + 3.0 * rng.standard_normal(array.shape[1])
         for key, array in state.parts.items()
         if key.role in ("attn.o", "mlp.down")
@@ -82,7 +80,8 @@ def test_what_a_norm_that_subtracts_the_mean_never_sees_changes_nothing(form: st
 
 def test_a_mixture_of_copies_has_the_forms_of_the_one_mlp() -> None:
     rng = np.random.default_rng(0)
-    one = Units(*(rng.standard_normal((7, 5)).astype(np.float32) for _ in range(3)))
+    gate, up, down = (rng.standard_normal((7, 5)) for _ in range(3))
+    one = units(gate, up, down)
     alone, mixture = forms_of(Layer(None, (one,))), forms_of(Layer(None, (one, one, one)))
     for form in ("ud", "gate"):
         np.testing.assert_allclose(mixture[form], alone[form], rtol=1e-6, atol=1e-6)

@@ -13,6 +13,7 @@ import pytest
 from kinprint.bench import run
 from kinprint.bench.records import BenchResult
 from kinprint.bench.run import MEASURED_FILE, bench
+from kinprint.bench.verdicts import verdict_id
 from kinprint.errors import UsageError
 from kinprint.zoo.recipes import Derived, Shape, Suite, Trained
 from kinprint.zoo.suite import build_suite
@@ -98,7 +99,8 @@ def test_files_hold_the_result_the_tables_and_the_pictures(made: tuple[BenchResu
     assert BenchResult.model_validate_json((out / "result.json").read_bytes()) == result
     assert "for tests" in (out / "table.md").read_text()
     lines = list(csv.DictReader((out / "cases.csv").read_text().splitlines()))
-    assert len(lines) == len(result.rows) * len(result.columns)
+    # Each verdict has two lines more: the conclusion and the p-value.
+    assert len(lines) == len(result.rows) * (len(result.columns) + 2)
     for picture in ("roc", "heatmap", "distributions"):
         assert (out / f"{picture}.svg").stat().st_size > 1000
         assert (out / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
@@ -132,6 +134,32 @@ def test_two_processes_measure_the_same(made: tuple[BenchResult, Path], zoo: Pat
     assert told[-1] == ("3 of 3 pairs", 3, 3)
     for row, alone in zip(result.rows, made[0].rows, strict=True):
         assert row.cells == alone.cells
+
+
+def test_the_verdict_is_measured_with_the_methods_and_finds_the_copies(made: tuple[BenchResult, Path]) -> None:
+    result, _ = made
+    noised, permuted, unrelated = result.rows
+    for row in (noised, permuted):
+        assert row.verdict is not None
+        assert row.verdict.conclusion == "derived"
+        assert row.cells["kinprint verdict: size"].value == pytest.approx(1, abs=0.05)
+        assert row.true_layers == tuple((layer,) for layer in range(3 if row is noised else 4))
+    assert unrelated.verdict is not None
+    assert not unrelated.verdict.accuses
+    assert unrelated.true_layers is None
+    assert all(row.costs["kinprint verdict"].seconds > 0 for row in result.rows)
+
+
+def test_the_verdict_can_be_asked_for_alone_and_left_out(zoo: Path, cases: str, tmp_path: Path) -> None:
+    alone = bench(cases, zoo, tmp_path / "alone", only="a.noise", methods=["verdict"], plots=False)
+    assert [column.name for column in alone.columns] == ["kinprint verdict: size"]
+    assert alone.run.methods == (verdict_id(),)
+    assert "| a.noise | a | format | derived | derived |" in (tmp_path / "alone" / "table.md").read_text()
+    without = bench(cases, zoo, tmp_path / "without", only="a.noise", methods=["pcs"], plots=False)
+    assert [row.verdict for row in without.rows] == [None]
+    both = bench(cases, zoo, tmp_path / "alone", only="a.noise", methods=["verdict", "pcs"], plots=False)
+    assert [row.verdict for row in both.rows] == [row.verdict for row in alone.rows]
+    assert {column.method for column in both.columns} == {"pcs", "kinprint verdict"}
 
 
 def test_only_and_method_narrow_the_run(zoo: Path, cases: str, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def comparisons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Compariso
     found: dict[str, Comparison] = {}
     for name in ("child", "twin", "laundered", "base"):
         file = folder / f"{name}.json"
-        run("compare", EXAMPLES / name, EXAMPLES / "base", "--control", EXAMPLES / "twin", "--json", file, "--quiet")
+        control = ("--control", EXAMPLES / "twin")
+        run("compare", EXAMPLES / name, EXAMPLES / "base", *control, "--thorough", "--json", file, "--quiet")
         found[name] = Comparison.model_validate_json(file.read_text())
     return found
 
@@ -50,6 +51,7 @@ def comparisons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Compariso
 def test_every_method_measures_the_child(comparisons: dict[str, Comparison]) -> None:
     child = comparisons["child"]
     assert child.status == "measured"
+    assert [result.method for result in child.methods] == list(METHODS)
     assert [result.method for result in child.methods if result.status != "measured"] == []
     assert [pair.side for pair in child.control_pairs] == ["suspect", "base"]
 
@@ -101,9 +103,16 @@ def test_fingerprint_files_stand_in_for_models(tmp_path: Path) -> None:
     for name in ("child", "base"):
         run("fingerprint", EXAMPLES / name, "-o", tmp_path / f"{name}.safetensors")
     stored = Comparison.model_validate_json(
-        run("compare", tmp_path / "child.safetensors", tmp_path / "base.safetensors", "--json", "-").stdout
+        run(
+            "compare", tmp_path / "child.safetensors", tmp_path / "base.safetensors", "--thorough", "--json", "-"
+        ).stdout
     )
-    direct = Comparison.model_validate_json(run("compare", EXAMPLES / "child", EXAMPLES / "base", "--json", "-").stdout)
+    direct = Comparison.model_validate_json(
+        run("compare", EXAMPLES / "child", EXAMPLES / "base", "--thorough", "--json", "-").stdout
+    )
+    assert stored.verdict is not None
+    assert stored.verdict.conclusion == "not_comparable"
+    assert "holds no tensors" in stored.verdict.headline
     assert stored.suspect.content_digest == direct.suspect.content_digest
     for one, other in zip(stored.methods, direct.methods, strict=True):
         if isinstance(METHODS[one.method], PairwiseMethod):
@@ -126,7 +135,7 @@ def test_nothing_in_common_is_a_finding(tmp_path: Path) -> None:
     save_file({"a": np.ones((3, 4), np.float32)}, tmp_path / "a.safetensors")
     save_file({"b": np.ones((5, 6), np.float32)}, tmp_path / "b.safetensors")
     done = run("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    assert "not comparable" in done.stdout
+    assert "NOT COMPARABLE" in done.stdout
 
 
 def test_nan_in_one_tensor_is_named_and_the_rest_is_measured(tmp_path: Path) -> None:

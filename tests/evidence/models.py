@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from kinprint.alignment.trunk import Trunk
 from kinprint.architecture import Geometry, ModelView, PartKey, Rule
 from kinprint.architecture.family import Family, families
+from kinprint.checkpoint import Array
 from kinprint.evidence.pair import Pair
 from kinprint.transform import PRESERVING, ModelState, preserve
 from kinprint.types import Evidence
@@ -47,12 +50,10 @@ class Sizes:
     def axis(self, name: str) -> int:
         """Return the length of an axis of a family table."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        lengths = {
-            **{"residual": self.hidden, "vocab": self.vocab, "position": 32, "type": 2, "head": self.head_dim},
-            **{"query": queries, "context": queries, "key": keys, "value": keys},
-            **{"ffn": self.ffn, "expert-ffn": self.ffn, "shared-ffn": self.ffn, "shared-gate": 1},
-            **{"expert": self.experts},
-        }
+        lengths: dict[str, int] = {"residual": self.hidden, "vocab": self.vocab, "position": 32, "type": 2}
+        lengths |= {"head": self.head_dim, "query": queries, "context": queries, "key": keys, "value": keys}
+        lengths |= {"ffn": self.ffn, "expert-ffn": self.ffn, "shared-ffn": self.ffn, "shared-gate": 1}
+        lengths |= {"expert": self.experts}
         return lengths[name.split(".", maxsplit=1)[0]]
 
 
@@ -77,7 +78,7 @@ def random(
     rng = np.random.default_rng(seed)
     stream = _stream(rng, size.hidden, decay)
     rules = _rules(family, lacking)
-    parts: dict[PartKey, np.ndarray] = {}
+    parts: dict[PartKey, Array] = {}
     for role, rule in rules.items():
         for layer in range(size.layers) if "layer" in rule.slots else [None]:
             for expert in range(size.experts) if "expert" in rule.slots else [None]:
@@ -119,12 +120,12 @@ def _config(form: str, size: Sizes, *, mixture: bool) -> dict[str, Any]:
     return said | ({"num_local_experts": size.experts, "num_experts": size.experts} if mixture else {})
 
 
-def _stream(rng: np.random.Generator, hidden: int, decay: float) -> np.ndarray:
+def _stream(rng: np.random.Generator, hidden: int, decay: float) -> Array:
     turn = np.linalg.qr(rng.standard_normal((hidden, hidden)))[0]
     return turn * np.arange(1, hidden + 1) ** -decay @ turn.T
 
 
-def _drawn(rng: np.random.Generator, rule: Rule, role: str, size: Sizes, stream: np.ndarray) -> np.ndarray:
+def _drawn(rng: np.random.Generator, rule: Rule, role: str, size: Sizes, stream: Array) -> Array:
     part = next(part for part in rule.parts if part.role == role)
     if not part.input:
         drawn = rng.standard_normal(size.axis(part.out))
@@ -151,9 +152,10 @@ def disguised(state: ModelState, seed: int = 1, names: Iterable[str] | None = No
 def noisy(state: ModelState, scale: float, seed: int = 1) -> ModelState:
     """Return a model with Gaussian noise on every part, ``scale`` times the part's own standard deviation."""
     rng = np.random.default_rng(seed)
-    return state.updated(
-        {key: array + scale * array.std() * rng.standard_normal(array.shape) for key, array in state.parts.items()}
-    )
+    moved: dict[PartKey, Array] = {
+        key: array + scale * array.std() * rng.standard_normal(array.shape) for key, array in state.parts.items()
+    }
+    return state.updated(moved)
 
 
 def changed(state: ModelState, role: str, value: Any, layer: int | None = None) -> ModelState:
@@ -174,8 +176,31 @@ def pair(suspect: ModelState, base: ModelState) -> Pair:
     return Pair.of(suspect.view(np.float64), base.view(np.float64))
 
 
+class Reader:
+    """Views of models of one shape: recognised once, since that costs more than a test on a tiny model."""
+
+    def __init__(self, like: ModelState) -> None:
+        self._view = like.view(np.float64)
+        self._names = set(self._view.checkpoint.tensors)
+
+    def trunk(self, state: ModelState) -> Trunk:
+        """Return the layers of a model of the same shape."""
+        checkpoint = state.checkpoint(np.float64)
+        assert set(checkpoint.tensors) == self._names
+        return Trunk(replace(self._view, checkpoint=checkpoint))
+
+
 def p_of(found: Evidence) -> float:
     """Return the p-value of a test that ran."""
     assert found.status == "measured", found.reason
     assert found.log10_p is not None
     return 10.0**found.log10_p
+
+
+def assert_uniform(p_values: Iterable[float]) -> None:
+    """Assert that as many p-values are at most .1, and at most .5, as of uniform ones in all but 1 of 10,000 cases."""
+    found = np.array(list(p_values))
+    for level in (0.1, 0.5):
+        at_most, count = int((found <= level).sum()), len(found)
+        chances = [math.comb(count, k) * level**k * (1 - level) ** (count - k) for k in range(count + 1)]
+        assert min(sum(chances[: at_most + 1]), sum(chances[at_most:])) > 5e-5, (level, at_most, count)

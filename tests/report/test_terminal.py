@@ -18,6 +18,7 @@ from kinprint.types import (
     RoleSummary,
     Table,
     Value,
+    Verdict,
 )
 
 
@@ -102,6 +103,14 @@ def test_what_does_not_apply_says_why() -> None:
     assert "x/v1: not applicable: no role in common" in shown(comparison(absent, method()))
     nothing = comparison(absent, status="not_comparable", reason="nothing fits")
     assert "not comparable: nothing fits" in shown(nothing)
+
+
+def test_the_verdict_stands_first_and_methods_say_that_they_do_not_enter_it() -> None:
+    verdict = Verdict(conclusion="independent", headline="No trace.", alpha=1e-6, planned=8)
+    text = shown(comparison(method(), verdict=verdict))
+    assert "do not enter the verdict" in text
+    assert text.index("INDEPENDENT  No trace.") < text.index("do not enter the verdict") < text.index("attn.k")
+    assert "do not enter" not in shown(comparison(verdict=verdict))  # where no methods ran there is nothing to say
 
 
 def test_a_narrow_terminal_breaks_nothing() -> None:

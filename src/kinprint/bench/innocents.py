@@ -1,7 +1,7 @@
 """The population of innocents that margins rest on: sizes of independent pairs, made by ``bench innocents``.
 
-Models trained from a random start of their own (and packaged models without a known parent) enter; models that share
-an independent training with one before them do not. Every second model, in the order of the manifests, is of the half
+The models are trained from a random start of their own, or packaged without a known parent, and no two share one.
+Every second model, in the order of the manifests, is of the half
 that sets the margin, the others report; only pairs inside a half are measured.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kinprint.alignment.trunk import Trunk
 from kinprint.architecture import view
+from kinprint.bench.calibration.run import independent_models
 from kinprint.checkpoint import open_checkpoint
 from kinprint.errors import UsageError
 from kinprint.evidence import embedding as embeddings
@@ -60,24 +61,15 @@ def innocents(zoos: Sequence[Path], output: Path, *, jobs: int = 1, progress: To
 def _models(zoos: Sequence[Path]) -> tuple[list[Innocent], list[Path]]:
     models: list[Innocent] = []
     paths: list[Path] = []
-    seen: set[tuple[Path, str]] = set()
     for zoo in zoos:
         manifest = read_manifest(zoo)
         if manifest is None:
             raise UsageError(f"{zoo} holds no built suite: run 'kinprint zoo build' first")
-        for entry in manifest.models:
-            # A shared random start is an ancestor too.
-            shape, start = entry.settings.get("shape"), entry.settings.get("seed_init")
-            roots = {(zoo, root) for root in entry.roots} | (
-                {(zoo, f"{shape} {start}")} if start is not None else set()
-            )
-            if entry.parent is not None or entry.kind == "derived" or roots & seen:
-                continue
-            seen |= roots
-            trunk = _trunk(zoo / entry.name)
+        for entry in independent_models(manifest, every_shape=True):
+            path = zoo / entry.name / entry.weights_file if entry.kind == "packaged" else zoo / entry.name
+            trunk = _trunk(path)
             if trunk.view.family.name == "unknown" or not trunk.width:
                 continue
-            half = ("margin", "report")[len(models) % 2]
             models.append(
                 Innocent(
                     name=entry.name,
@@ -85,10 +77,10 @@ def _models(zoos: Sequence[Path]) -> tuple[list[Innocent], list[Path]]:
                     family=trunk.view.family.name,
                     width=trunk.width,
                     layers=len(trunk.layers),
-                    half=half,
+                    half=("margin", "report")[len(models) % 2],
                 )
             )
-            paths.append(zoo / entry.name)
+            paths.append(path)
     if len(models) < 4:
         raise UsageError("fewer than 4 independent models: give a zoo that has more, such as the suite null")
     return models, paths

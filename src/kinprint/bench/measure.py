@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kinprint import registry
 from kinprint.architecture import ModelView, view
-from kinprint.bench.records import Cell, Cost
+from kinprint.bench.records import Cell, Cost, PairVerdict
 from kinprint.checkpoint import open_checkpoint
 from kinprint.fingerprints import Fingerprint, FingerprintMethod, Method
 from kinprint.linalg.threads import one_thread
@@ -33,6 +33,8 @@ class Measured(Record):
         values: Name, kind and value at identity of each number but statistics, in the method's order.
         cells: The numbers, by the name of the value.
         cost: What it took.
+        reason: Why the method could not measure anything.
+        verdict: What was concluded, where the method is the verdict.
     """
 
     suspect: str
@@ -43,10 +45,18 @@ class Measured(Record):
     cells: dict[str, Cell]
     cost: Cost
     reason: str | None = None
+    verdict: PairVerdict | None = None
 
 
 @dataclass
-class _Meter:
+class Meter:
+    """What something cost, once it is done.
+
+    Attributes:
+        seconds: Wall time.
+        peak_mb: How far the resident size rose, in MB (1e6 bytes); None where not measurable.
+    """
+
     seconds: float = 0.0
     peak_mb: float | None = None
 
@@ -57,7 +67,7 @@ class Opened:
 
     model: ModelView
     digest: str
-    made: dict[str, tuple[Fingerprint, _Meter]] = field(default_factory=dict[str, tuple[Fingerprint, _Meter]])
+    made: dict[str, tuple[Fingerprint, Meter]] = field(default_factory=dict[str, tuple[Fingerprint, Meter]])
 
     @classmethod
     def of(cls, path: Path) -> Opened:
@@ -69,11 +79,11 @@ class Opened:
         model = view(open_checkpoint(path))
         return cls(model, model.checkpoint.content_digest)
 
-    def fingerprint(self, method: FingerprintMethod) -> tuple[Fingerprint, _Meter]:
+    def fingerprint(self, method: FingerprintMethod) -> tuple[Fingerprint, Meter]:
         """Return what a method needs of this model, made now if need be, with what it cost."""
         key = method.extractor.id
         if key not in self.made:
-            with _metered() as meter:
+            with metered() as meter:
                 made = method.extractor.extract(self.model)
             self.made[key] = (made, meter)
         return self.made[key]
@@ -93,11 +103,11 @@ def method_by_id(identifier: str) -> Method:
 def _measure(suspect: Opened, base: Opened, method: Method) -> Measured:
     if isinstance(method, FingerprintMethod):
         made = [side.fingerprint(method) for side in (suspect, base)]
-        with _metered() as meter:
+        with metered() as meter:
             result = method.compare(made[0][0], made[1][0])
         parts = [meter, *(cost for _, cost in made)]
     else:
-        with _metered() as meter:
+        with metered() as meter:
             result = method.compare(suspect.model, base.model)
         parts = [meter]
     peaks = [part.peak_mb for part in parts if part.peak_mb is not None]
@@ -121,9 +131,9 @@ def _cells(result: MethodResult) -> dict[str, Cell]:
 
 
 @contextmanager
-def _metered() -> Generator[_Meter]:
+def metered() -> Generator[Meter]:
     """Measure wall time, and how far the resident size rose (Linux; elsewhere the peak stays None)."""
-    meter, before = _Meter(), _reset_peak()
+    meter, before = Meter(), _reset_peak()
     start = time.perf_counter()
     yield meter
     meter.seconds = time.perf_counter() - start

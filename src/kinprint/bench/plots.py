@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from kinprint.bench.metrics import accuses, area, measured, operating_points
-from kinprint.bench.records import BenchResult, Category, Column, Label, Row
-from kinprint.bench.tables import categories
+from kinprint.bench.records import BenchResult, Category, Column, Label, Row, categories
 from kinprint.errors import MissingExtraError
 from kinprint.report.terminal import clean
 

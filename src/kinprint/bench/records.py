@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, get_args
 
-from kinprint.types import Record
+from kinprint.types import Conclusion, Record
 
 RESULT_VERSION = 1
 """Raised whenever a reader of a benchmark's JSON could be misled by the change."""
@@ -102,6 +103,40 @@ class Cost(Record):
     peak_mb: float | None
 
 
+class PairVerdict(Record):
+    """What kinprint concludes on one pair, as far as tables tell it.
+
+    Attributes:
+        conclusion: As in the verdict.
+        headline: The verdict in a sentence.
+        decided_by: The evidence that carries it.
+        contrary: The strongest evidence against it; where nothing could be tested, why not.
+        log10_p: Of the smallest p-value, held against alpha; None where no exact test ran.
+        heads: Size of the matched heads of the trunk.
+        units: Size of the matched units of the trunk.
+        seen: Planted copies that were seen; None where none were planted.
+        plantings: Copies planted.
+        layers: For each layer of the suspect the number of the base's layer that it was matched with; None where
+            there is no layer map.
+    """
+
+    conclusion: Conclusion
+    headline: str
+    decided_by: str | None = None
+    contrary: str | None = None
+    log10_p: float | None = None
+    heads: float | None = None
+    units: float | None = None
+    seen: int | None = None
+    plantings: int | None = None
+    layers: tuple[int | None, ...] | None = None
+
+    @property
+    def accuses(self) -> bool:
+        """Whether it says that the models are related."""
+        return self.conclusion in ("identical", "derived")
+
+
 class Row(Record):
     """One case with all that was measured on it.
 
@@ -109,11 +144,24 @@ class Row(Record):
         case: The pair.
         cells: By the name of the column.
         costs: By the name of the method.
+        verdict: What kinprint concludes; None where it was not asked.
+        true_layers: For each layer of the suspect the base's layers from which it comes, from the recipes; None where
+            they do not tell, or the verdict was not asked for.
     """
 
     case: Case
     cells: dict[str, Cell]
     costs: dict[str, Cost]
+    verdict: PairVerdict | None = None
+    true_layers: tuple[tuple[int, ...], ...] | None = None
+
+
+def categories(rows: Iterable[Row]) -> list[tuple[Category, Label]]:
+    """Return the kinds of pairs that occur, in the order in which tables show them."""
+    order: tuple[Category, ...] = get_args(Category)
+    labels: tuple[Label, ...] = get_args(Label)
+    held = {(row.case.category, row.case.label) for row in rows}
+    return [(category, label) for category in order for label in labels if (category, label) in held]
 
 
 class Run(Record):

@@ -15,12 +15,14 @@ from typing import IO, ClassVar, Literal, cast
 from pydantic import ValidationError
 
 from kinprint import canonical, registry
+from kinprint.bench import verdicts
 from kinprint.bench.cases import expand, read_cases
 from kinprint.bench.measure import Measured, Opened, measure, method_by_id
 from kinprint.bench.metrics import hard_rates, rates
 from kinprint.bench.plots import write_plots
 from kinprint.bench.records import BenchResult, Case, Cell, Column, Row, Run
 from kinprint.bench.tables import csv_rows, markdown
+from kinprint.bench.verdicts_layers import Lineage
 from kinprint.errors import UsageError
 from kinprint.linalg.threads import blas
 from kinprint.version import __version__
@@ -60,13 +62,13 @@ def bench(
     plots: bool = True,
     progress: Progress | None = None,
 ) -> BenchResult:
-    """Run methods on every case of a suite and write ``result.json``, ``table.md``, ``cases.csv`` and pictures.
+    """Run methods and the verdict on a suite's cases; write ``result.json``, ``table.md``, ``cases.csv`` and pictures.
 
     Args:
         suite: Suite whose cases come with kinprint, or a YAML file.
         zoo: Folder of the models, as ``kinprint zoo build`` writes it.
         out: Folder for the results.
-        methods: Names in the registry; all by default.
+        methods: Names in the registry, and ``verdict``; all by default.
         only: Pattern on pairs, models or categories.
         jobs: Processes.
         plots: Whether to draw.
@@ -77,13 +79,13 @@ def bench(
         MissingExtraError: The [bench] extra is not installed.
         CheckpointError: A model cannot be read.
     """
-    start, listed, chosen = time.perf_counter(), read_cases(suite), registry.select(methods)
+    start, listed, ids = time.perf_counter(), read_cases(suite), _ids(methods)
     manifest = read_manifest(zoo)
     if manifest is None:
         raise UsageError(f"{zoo} holds no zoo: make it with 'kinprint zoo build {listed.suite} -o {zoo}'")
     cases = expand(listed, manifest, only=only)
-    measured = _measure_all(cases, manifest, zoo, out, [method.id for method in chosen], jobs, progress)
-    columns, rows = _rows(cases, manifest, measured, [method.id for method in chosen])
+    measured = _measure_all(cases, manifest, zoo, out, ids, jobs, progress)
+    columns, rows = _rows(cases, manifest, measured, ids, Lineage(manifest, zoo))
     result = BenchResult(
         suite=listed.suite,
         cases_version=listed.version,
@@ -91,11 +93,23 @@ def bench(
         rows=rows,
         rates=rates(columns, rows, seed=BOOTSTRAP_SEED),
         rates_hard=hard_rates(columns, rows, seed=BOOTSTRAP_SEED),
-        run=_run_record(manifest, [method.id for method in chosen], jobs, time.perf_counter() - start),
+        run=_run_record(manifest, ids, jobs, time.perf_counter() - start),
         notes=listed.notes,
     )
     write(result, out, plots=plots)
     return result
+
+
+def _ids(methods: Iterable[str] | None) -> list[str]:
+    """Return the ids of the methods that were asked for, the verdict's last.
+
+    Raises:
+        UsageError: A name that no method has.
+    """
+    asked = list(methods or (*registry.METHODS, verdicts.ASKED))
+    named = [name for name in asked if name != verdicts.ASKED]
+    ids = [method.id for method in registry.select(named)] if named else []
+    return [*ids, verdicts.verdict_id()] if verdicts.ASKED in asked else ids
 
 
 def write(result: BenchResult, out: Path, *, plots: bool = True) -> None:
@@ -210,15 +224,20 @@ class _Shelf:
 
 
 def _task(task: _Task) -> list[Measured]:
-    suspect, base, ids = task
-    return measure(_Shelf.get(suspect), _Shelf.get(base), [method_by_id(i) for i in ids])
+    suspect, base = (_Shelf.get(path) for path in task[:2])
+    found = measure(suspect, base, [method_by_id(i) for i in task[2] if i != verdicts.verdict_id()])
+    return [*found, verdicts.measure(suspect, base)] if verdicts.verdict_id() in task[2] else found
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
 def _rows(
-    cases: Sequence[Case], manifest: Manifest, measured: Mapping[Key, Measured], ids: Sequence[str]
+    cases: Sequence[Case],
+    manifest: Manifest,
+    measured: Mapping[Key, Measured],
+    ids: Sequence[str],
+    lineage: Lineage,
 ) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
     digest = {entry.name: entry.content_digest for entry in manifest.models}
     of_case = [[measured[digest[case.suspect], digest[case.base], i] for i in ids] for case in cases]
@@ -228,15 +247,18 @@ def _rows(
             for column in _columns(found[i]):
                 columns.setdefault(column.name, column)
     ordered = tuple(columns.values())
-    rows = tuple(
-        Row(
-            case=case,
-            cells={column.name: _cell(column, found) for column in ordered},
-            costs={one.method: one.cost for one in found},
-        )
-        for case, found in zip(cases, of_case, strict=True)
+    return ordered, tuple(_row(case, ordered, found, lineage) for case, found in zip(cases, of_case, strict=True))
+
+
+def _row(case: Case, columns: Sequence[Column], found: Sequence[Measured], lineage: Lineage) -> Row:
+    verdict = next((one.verdict for one in found if one.verdict is not None), None)
+    return Row(
+        case=case,
+        cells={column.name: _cell(column, found) for column in columns},
+        costs={one.method: one.cost for one in found},
+        verdict=verdict,
+        true_layers=None if verdict is None else lineage.true_layers(case.suspect, case.base),
     )
-    return ordered, rows
 
 
 def _columns(one: Measured) -> list[Column]:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import get_args
 
 from kinprint.bench.claims import CLAIMS, reached
+from kinprint.bench.markup import bullets, escaped, table
 from kinprint.bench.metrics import accuses, area, base_group, judged, measured
-from kinprint.bench.records import BenchResult, Category, Column, Interval, Label, Rates, Row
-from kinprint.report.terminal import clean, number
-
-_ACTIVE = re.compile(r"([\\`*|<\[])")
-"""Characters that mean something to Markdown inside a line or a table."""
+from kinprint.bench.records import BenchResult, Category, Column, Interval, Label, Rates, Row, categories
+from kinprint.bench.verdicts import NAME as VERDICT
+from kinprint.bench.verdicts_rates import judged as with_verdict
+from kinprint.bench.verdicts_tables import (
+    claim_counts,
+    conclusion_cell,
+    verdict_blocks,
+    verdict_lines,
+    verdict_sections,
+)
+from kinprint.report.terminal import number
 
 NOT_RUN = "not run"
 """Reason for a pair's cell that the result does not hold at all."""
@@ -28,6 +34,7 @@ def markdown(result: BenchResult) -> str:
     sections = [
         f"# Benchmark: {escaped(result.suite)}",
         f"{len(result.rows)} pairs ({counts}); cases version {result.cases_version}.",
+        *verdict_sections(result),
         "## Rates",
         "### Derived against all unrelated pairs",
         parts["rates"],
@@ -56,7 +63,7 @@ def markdown(result: BenchResult) -> str:
         "## Run",
         parts["run"],
         "## How to read this",
-        _list((*_notes(result), *(escaped(note) for note in result.notes))),
+        bullets((*_notes(result), *(escaped(note) for note in result.notes))),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -72,11 +79,12 @@ def blocks(result: BenchResult) -> dict[str, str]:
         "cases": "\n\n".join(_case_tables(result)),
         "costs": _cost_table(result),
         "run": _run_list(result),
+        **verdict_blocks(result),
     }
 
 
 def csv_rows(result: BenchResult) -> str:
-    """Return one line per case and column, with every digit of the value.
+    """Return one line per case and column, with every digit of the value, and two for each verdict.
 
     ``seconds`` is what the column's method took for the pair, the same for all columns of one method.
     """
@@ -95,30 +103,15 @@ def csv_rows(result: BenchResult) -> str:
                     "" if cost is None else cost.seconds,
                 )
             )
+        for name, value, reason in verdict_lines(row):
+            known = (case.suspect, case.base, case.category, case.label)
+            writer.writerow((*known, f"{VERDICT}: {name}", value, reason, row.costs[VERDICT].seconds))
     return out.getvalue()
-
-
-def escaped(text: str) -> str:
-    r"""Return text that Markdown shows as it is, on one line and inside one cell.
-
-    Example:
-        >>> print(escaped("a|b *c*"))
-        a\|b \*c\*
-    """
-    return _ACTIVE.sub(r"\\\1", clean(" ".join(text.split())))
 
 
 def headline_first(columns: Iterable[Column]) -> list[Column]:
     """Return the columns that methods are known by, then the others, each in the given order."""
     return sorted(columns, key=lambda column: not column.headline)
-
-
-def categories(rows: Iterable[Row]) -> list[tuple[Category, Label]]:
-    """Return the kinds of pairs that occur, in the order in which tables show them."""
-    order: tuple[Category, ...] = get_args(Category)
-    labels: tuple[Label, ...] = get_args(Label)
-    held = {(row.case.category, row.case.label) for row in rows}
-    return [(category, label) for category in order for label in labels if (category, label) in held]
 
 
 # -- sections ------------------------------------------------------------------------------------------------------
@@ -142,7 +135,7 @@ def _rates_table(columns: Sequence[Column], rates: Sequence[Rates]) -> str:
                 "-" if rate.mahalanobis is None else f"{rate.mahalanobis:.2f}",
             )
         )
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _base_table(result: BenchResult) -> str:
@@ -151,7 +144,7 @@ def _base_table(result: BenchResult) -> str:
     for base in dict.fromkeys(base_group(row) for row in result.rows):
         held = [row for row in result.rows if base_group(row) == base]
         rows.append((" + ".join(base), *(_base_cell(column, held) for column in columns)))
-    return _table(("base", *(column.name for column in columns)), rows)
+    return table(("base", *(column.name for column in columns)), rows)
 
 
 def _base_cell(column: Column, rows: Sequence[Row]) -> str:
@@ -168,8 +161,10 @@ def _claims_table(result: BenchResult) -> str:
         for claim in CLAIMS
         if (counts := reached(claim, result.columns, result.rows)) is not None
     ]
+    if (said := claim_counts(result.rows)) is not None:
+        rows.append((VERDICT, "derived", "its own conclusion: derived or identical, of all pairs", *said))
     header = ("number", "level", "source", "derived pairs that reach it", "unrelated pairs", "hard negatives")
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _category_table(result: BenchResult) -> str:
@@ -181,7 +176,7 @@ def _category_table(result: BenchResult) -> str:
         cells = (_category_cell(column, kept, thresholds.get(column.name), label) for column in columns)
         rows.append((category, f"{len(kept)} {label}", *cells))
     rows.append(("threshold, in-sample", "", *(_threshold(column, thresholds.get(column.name)) for column in columns)))
-    return _table(("category", "pairs", *(column.name for column in columns)), rows)
+    return table(("category", "pairs", *(column.name for column in columns)), rows)
 
 
 def _category_cell(column: Column, rows: Sequence[Row], threshold: float | None, label: Label) -> str:
@@ -199,6 +194,7 @@ def _case_tables(result: BenchResult) -> list[str]:
     """One table for each base model, as thresholds and resamples are split by it; reasons for blanks below all."""
     columns = _headline(result)
     order = list(get_args(Category))
+    told = (VERDICT,) if with_verdict(result.rows) else ()
     reasons: dict[str, int] = {}
     sections: list[str] = []
     for base in dict.fromkeys(base_group(row) for row in result.rows):
@@ -206,9 +202,10 @@ def _case_tables(result: BenchResult) -> list[str]:
         rows: list[tuple[str, ...]] = []
         for row in sorted(held, key=lambda row: order.index(row.case.category)):
             cells = (_case_cell(column, row, reasons) for column in columns)
-            rows.append((row.case.suspect, row.case.base, row.case.category, row.case.label, *cells))
-        header = ("suspect", "base", "category", "label", *(column.name for column in columns))
-        sections += [f"### Base {escaped(' + '.join(base))}", _table(header, rows)]
+            known = (row.case.suspect, row.case.base, row.case.category, row.case.label)
+            rows.append((*known, *(conclusion_cell(row) for _ in told), *cells))
+        header = ("suspect", "base", "category", "label", *told, *(column.name for column in columns))
+        sections += [f"### Base {escaped(' + '.join(base))}", table(header, rows)]
     if reasons:
         blanks = "\n".join(f"{index}. {escaped(reason)}" for reason, index in reasons.items())
         sections += ["Why cells have a number in parentheses instead of a value:", blanks]
@@ -236,7 +233,7 @@ def _cost_table(result: BenchResult) -> str:
             )
         )
     header = ("method", "pairs", "seconds, median", "seconds, highest", "peak MB, median", "peak MB, highest")
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _run_list(result: BenchResult) -> str:
@@ -254,7 +251,7 @@ def _run_list(result: BenchResult) -> str:
         "seconds": f"{run.seconds:.1f}",
     }
     lines = [f"{name}: {escaped(str(value))}" for name, value in facts.items()]
-    return _list((*lines, *(f"method: {escaped(method)}" for method in run.methods)))
+    return bullets((*lines, *(f"method: {escaped(method)}" for method in run.methods)))
 
 
 def _notes(result: BenchResult) -> list[str]:
@@ -291,16 +288,6 @@ def _notes(result: BenchResult) -> list[str]:
 
 
 # -- cells ---------------------------------------------------------------------------------------------------------
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header)]
-    shown = [f"| {' | '.join(escaped(cell) for cell in line)} |" for line in (*lines, *rows)]
-    return "\n".join(shown)
-
-
-def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
 
 
 def _headline(result: BenchResult) -> list[Column]:

@@ -15,8 +15,8 @@ import numpy as np
 from kinprint.alignment.basis import Basis, Refusal, in_common
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
+from kinprint.evidence.matched import among_innocents
 from kinprint.evidence.pair import Pair
-from kinprint.evidence.population import innocents
 from kinprint.evidence.records import Statement
 from kinprint.types import Evidence
 
@@ -39,14 +39,8 @@ def test(pair: Pair) -> Evidence:
     if found is None:
         return said.not_applicable("no basis without the embeddings: the widths differ and no units could be matched")
     size, kind = found
-    population = innocents()
-    margin = population.margin("embedding")
     return said.sized(size, notes=(f"{len(pair.token_rows[0])} tokens, in the {kind} basis",)).model_copy(
-        update={
-            "margin": margin,
-            "population": population.report("embedding", (pair.suspect.width, pair.base.width)),
-            "beyond": size > margin,
-        }
+        update=among_innocents("embedding", size, pair)
     )
 
 

@@ -93,8 +93,6 @@ def _evidence(said: Statement, pair: Pair, statistic: str, sizes: tuple[float | 
     size = trunk_size(list(sizes))
     if size is None or pair.best is None:
         return said.not_applicable("no facing layers have both parts" if pair.best else "the models share no basis")
-    population = innocents()
-    margin = population.margin(statistic)
     rows = tuple(
         (pair.suspect.layers[facing.suspect], pair.base.layers[facing.base], found)
         for facing, found in zip(pair.facing, sizes, strict=True)
@@ -104,14 +102,15 @@ def _evidence(said: Statement, pair: Pair, statistic: str, sizes: tuple[float | 
         controls=_controls(pair, statistic),
         tables=(Table(title=f"{statistic} of facing layers", columns=("suspect", "base", "size"), rows=rows),),
         notes=(f"mean over the better half of {len(sizes)} layers, in the {pair.best.kind} basis",),
-    ).model_copy(
-        update={
-            "margin": margin,
-            "population": population.report(statistic, (pair.suspect.width, pair.base.width)),
-            "carries": True,
-            "beyond": size > margin,
-        }
-    )
+    ).model_copy(update={**among_innocents(statistic, size, pair), "carries": True})
+
+
+def among_innocents(statistic: str, size: float, pair: Pair) -> dict[str, object]:
+    """Return the fields of evidence that say how a size stands among independent pairs."""
+    population = innocents()
+    margin = population.margin(statistic)
+    told = population.report(statistic, (pair.suspect.width, pair.base.width))
+    return {"margin": margin, "population": told, "beyond": size > margin}
 
 
 def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:

@@ -79,9 +79,11 @@ class Innocents(Record):
         """Return the size beyond which a pair counts as not innocent, from the half that sets it."""
         return max(LEAST_MARGIN, SLACK * max(self.sizes(statistic, "margin"), default=1.0))
 
-    def report(self, statistic: str, widths: Sequence[int]) -> Population:
-        """Return what the other half says about the margin, for a pair of models of these widths."""
+    def report(self, statistic: str, widths: Sequence[int]) -> Population | None:
+        """Return what the other half says about the margin, for models of these widths; None where no pair has it."""
         sizes = self.sizes(statistic, "report")
+        if not sizes:
+            return None
         models = [model for model in self.models if model.half == "report"]
         known = (min(model.width for model in models), max(model.width for model in models))
         beyond = [width for width in widths if not known[0] <= width <= known[1]]

@@ -92,9 +92,9 @@ def lower_bound(seen: int, plantings: int) -> float:
         >>> round(lower_bound(300, 300), 4)
         0.9901
     """
-    from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+    from scipy import special  # pyright: ignore[reportMissingTypeStubs] - a tenth of the time of scipy.stats
 
-    return float(cast("Any", stats).beta.ppf(0.05, seen, plantings - seen + 1)) if seen else 0.0
+    return float(cast("Any", special).betaincinv(seen, plantings - seen + 1, 0.05)) if seen else 0.0
 
 
 def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Generator) -> Basis | None:

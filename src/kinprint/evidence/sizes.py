@@ -29,6 +29,9 @@ EXPERTS = 4
 UNITS = 2048
 """Most units of a suspect's MLP that are matched; against all of the base's."""
 
+_ROUNDING = 1e-6
+"""Share of its largest possible value below which a sum of float32 products counts as 0: ten times its rounding."""
+
 
 def group_cosines(
     suspect: Attention, base: Attention, basis: Basis, form: Literal["qk", "vo"]
@@ -49,13 +52,17 @@ def group_cosines(
                 for a, b in zip(mine_left, mine_right, strict=True)
             ]
         )
-        # Where a form is zero although its factors are not, rounding can leave a sum of squares below 0.
-        norms = [
-            np.sqrt([max(0.0, float(((a @ a.T) * (b @ b.T)).sum())) for a, b in zip(left, right, strict=True)])
-            for left, right in sides
-        ]
+        norms = [np.array([_form_norm(a, b) for a, b in zip(left, right, strict=True)]) for left, right in sides]
     scale = norms[0][:, None] * norms[1][None]
-    return products / np.where(scale > 0, scale, 1.0)
+    return np.where(scale > 0, products, 0.0) / np.where(scale > 0, scale, 1.0)
+
+
+def _form_norm(left_CK: Array, right_CK: Array) -> float:
+    """Return the norm of L^T R; 0 where its terms undo each other, so that rounding is all that is left of it."""
+    left_CC, right_CC = left_CK @ left_CK.T, right_CK @ right_CK.T
+    square = float((left_CC * right_CC).sum())
+    most = float(np.linalg.norm(left_CC)) * float(np.linalg.norm(right_CC))
+    return float(np.sqrt(square)) if square > _ROUNDING * most else 0.0
 
 
 def _each_turned(blocks_GCD: Array, side_DK: Array) -> Array:

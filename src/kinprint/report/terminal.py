@@ -9,70 +9,60 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from kinprint.types import Cell, Comparison, ControlPair, Inspection, MethodResult, ModelInfo, Table, Value
+from kinprint.report.cells import clean, details_table, new_table, number, show
+from kinprint.report.verdict import print_verdict
+from kinprint.types import Comparison, ControlPair, Inspection, MethodResult, ModelInfo, Value
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 GRID_FROM = 6
 """Values named "role measure" from which on they are shown as a grid."""
+
+MEASURED_BESIDE = (
+    "Methods of the literature: these measurements do not enter the verdict. A value means something only against its "
+    "controls."
+)
 
 UNMAPPED_SHOWN = 40
 """Unmapped tensors that ``inspect`` lists before it refers to ``--json``."""
 
 
-def clean(text: str) -> str:
-    r"""Return text without control characters and bidirectional overrides.
-
-    Example:
-        >>> clean("a\x1b[31mb")
-        'a?[31mb'
-    """
-    return _CONTROL.sub("?", text)
-
-
-def number(value: Cell) -> str:
-    """Return a number as people read it: four significant digits or more, ``-`` for none.
-
-    Example:
-        >>> [number(v) for v in (0.97613, 1.0, 1234567, 1.23e-7, None, "x", -0.00004)]
-        ['0.9761', '1.0000', '1,234,567', '1.230e-07', '-', 'x', '-4.000e-05']
-    """
-    if value is None:
-        return "-"
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.3e}"
-    return f"{value:.4f}"
-
-
 def print_comparison(comparison: Comparison, console: Console, *, details: bool = False) -> None:
-    """Print what was compared and one table per method; ``details`` adds the per-layer tables."""
+    """Print what was compared, the verdict with its evidence, and one table per method of the literature.
+
+    Args:
+        comparison: What was found.
+        console: Where to print.
+        details: Whether to print layer by layer too, and what each piece of evidence rests on.
+    """
     _print_models(comparison, console)
-    if comparison.status == "not_comparable":
-        console.print(Text(f"\nnot comparable: {clean(comparison.reason or '')}", style="bold"))
-        return
-    console.print(
-        Text("Measurements and controls; no conclusion is drawn. A value means something only against its controls.")
-    )
+    if comparison.verdict is not None:
+        console.print()
+        print_verdict(comparison.verdict, console, details=details)
+    if comparison.methods:
+        _print_methods(comparison, console, details=details)
+
+
+def _print_methods(comparison: Comparison, console: Console, *, details: bool) -> None:
     console.print()
-    _show(_summary(comparison), console)
+    console.print(Text(MEASURED_BESIDE, style="bold"))
+    if comparison.status == "not_comparable":
+        console.print(Text(f"not comparable: {clean(comparison.reason or '')}"))
+        return
+    console.print()
+    show(_summary(comparison), console)
     for index, result in enumerate(comparison.methods):
         _print_method(result, index, comparison.control_pairs, console)
         if details:
             for table in result.tables:
                 console.print()
-                _show(_details(table), console)
+                show(details_table(table), console)
 
 
 def _print_models(comparison: Comparison, console: Console) -> None:
-    table = _table("", ("model", "name", "family", "size", "mapped", "content digest"), text_columns=6)
+    table = new_table("", ("model", "name", "family", "size", "mapped", "content digest"), text_columns=6)
     labelled = [("suspect", comparison.suspect), ("base", comparison.base)]
     labelled += [(f"control C{index}", model) for index, model in enumerate(comparison.controls, start=1)]
     for label, model in labelled:
@@ -84,7 +74,7 @@ def _print_models(comparison: Comparison, console: Console) -> None:
             f"{model.coverage:.1%}",
             (model.content_digest or "-").removeprefix("sha256:")[:16],
         )
-    _show(table, console)
+    show(table, console)
     for label, model in labelled:
         for note in (*model.notes, *model.inferred):
             console.print(Text(f"  {label}: {clean(note)}", style="dim"))
@@ -108,7 +98,7 @@ def _summary(comparison: Comparison) -> RichTable:
     """The first two values of every method, against themselves and against third models."""
     pairs = comparison.control_pairs
     thirds = _thirds(pairs)
-    table = _table("Summary", ("method", "value", "suspect vs base", "same model", *thirds), text_columns=2)
+    table = new_table("Summary", ("method", "value", "suspect vs base", "same model", *thirds), text_columns=2)
     for index, result in enumerate(comparison.methods):
         for value in result.values[:2] if result.status == "measured" else ():
             others = [number(_find(pair.methods[index], value.name)) for pair in pairs]
@@ -136,10 +126,10 @@ def _print_method(result: MethodResult, index: int, pairs: tuple[ControlPair, ..
     if len(gridded) < GRID_FROM:
         gridded = set[str]()
     else:
-        _show(_grid(result, index, pairs), console)
+        show(_grid(result, index, pairs), console)
     rest = [value for value in _values(result) if value.name not in gridded]
     if rest:
-        _show(_list(result, index, pairs, rest, "" if gridded else result.id), console)
+        show(_list(result, index, pairs, rest, "" if gridded else result.id), console)
     reasons = dict.fromkeys(f"{v.name}: {v.reason}" for v in _values(result) if v.name in gridded and v.reason)
     for note in (*reasons, *result.notes):
         console.print(Text(f"  {clean(note)}", style="dim"))
@@ -150,7 +140,7 @@ def _list(
 ) -> RichTable:
     """One row for each value."""
     thirds = _thirds(pairs)
-    table = _table(title, ("", "suspect vs base", "same model", *thirds, "how to read it"))
+    table = new_table(title, ("", "suspect vs base", "same model", *thirds, "how to read it"))
     controls = {value.name for value in result.controls}
     for value in values:
         label = f"control: {value.name}" if value.name in controls else value.name
@@ -176,7 +166,7 @@ def _grid(result: MethodResult, index: int, pairs: tuple[ControlPair, ...]) -> R
             columns += [(side, shown + label, measure, "measure") for measure, shown in kept]
         else:
             columns += [(side, role + label, role, "role") for role in roles]
-    table = _table(result.id, ("", *(label for _, label, _, _ in columns)), text_columns=1)
+    table = new_table(result.id, ("", *(label for _, label, _, _ in columns)), text_columns=1)
     rows = [(role, role) for role in roles] if by_role else [(m, "control: " * c + m) for m, c in measures]
     for row, shown in rows:
         cells = [
@@ -201,39 +191,12 @@ def _find(result: MethodResult, name: str) -> float | None:
     return next((value.value for value in _values(result) if value.name == name), None)
 
 
-def _details(table: Table) -> RichTable:
-    shown = _table(table.title, table.columns, text_columns=0)
-    for row in table.rows:
-        shown.add_row(*(number(cell) for cell in row))
-    return shown
-
-
-def _table(title: str, columns: tuple[str, ...], *, text_columns: int | None = None) -> RichTable:
-    """Make an empty table; columns are text, or numbers from ``text_columns`` on (by default all between the ends)."""
-    named = Text(clean(title), style="bold") if title else None
-    table = RichTable(title=named, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for position, column in enumerate(columns):
-        numeric = 0 < position < len(columns) - 1 if text_columns is None else position >= text_columns
-        heading = Text("\n".join(clean(line) for line in column.split("\n")))
-        table.add_column(heading, overflow="fold", justify="right" if numeric else "left", no_wrap=position == 0)
-    return table
-
-
-def _show(table: RichTable, console: Console) -> None:
-    """Print a table; where no terminal reads it, as Markdown, which is plain ASCII and pastes well."""
-    if not console.is_terminal:
-        table.box, table.pad_edge, table.collapse_padding = box.MARKDOWN, True, False
-        for column in table.columns:
-            column.header = Text(str(column.header).replace("\n", ", "))
-    console.print(table)
-
-
 def print_kinds(kinds: Iterable[tuple[str, str, bool, str]], console: Console) -> None:
     """Print kinds of derivation: name, summary, whether the function stays the same, settings with defaults."""
-    table = _table("", ("kind", "what it does", "function", "settings"), text_columns=4)
+    table = new_table("", ("kind", "what it does", "function", "settings"), text_columns=4)
     for name, summary, preserving, settings in kinds:
         table.add_row(name, summary, "same" if preserving else "changes", settings or "-")
-    _show(table, console)
+    show(table, console)
 
 
 def print_inspection(found: Inspection, console: Console) -> None:
@@ -258,12 +221,12 @@ def print_inspection(found: Inspection, console: Console) -> None:
     for label, fact in facts:
         table.add_row(Text(label, style="bold"), Text(clean(fact), overflow="fold"))
     console.print(table)
-    roles = _table("", ("role", "parts", "shape of the first", "dtypes", "parameters"), text_columns=4)
+    roles = new_table("", ("role", "parts", "shape of the first", "dtypes", "parameters"), text_columns=4)
     for role in found.roles:
         shape = " x ".join(str(length) for length in role.shape)
         roles.add_row(role.role, str(role.parts), shape, ", ".join(role.dtypes), number(role.parameters))
     if found.roles:
-        _show(roles, console)
+        show(roles, console)
     for sentence in (*model.notes, *model.inferred):
         console.print(Text(clean(sentence)))
     for name, reason in found.ignored.items():

@@ -43,6 +43,11 @@ def probability(log10_p: float) -> str:
     return f"10^{log10_p:.1f}" if log10_p < -3 else f"{10**log10_p:.2g}"
 
 
+def uncalibrated(evidence: Evidence) -> bool:
+    """Return whether a test ran that was never calibrated on independent models, and so says nothing."""
+    return any(note.startswith("not calibrated") for note in evidence.notes)
+
+
 def identical(how: str) -> str:
     """Return the sentence for models with the same values."""
     if how == "bytes":
@@ -270,11 +275,12 @@ def embedding_component(sized: Evidence | None, exact: Evidence | None, *, trunk
     texts: list[str] = []
     if sized is not None and sized.size is not None and sized.margin is not None:
         texts.append(f"size {sized.size:z.3f}, margin {sized.margin:.2f}")
-    if exact is not None and exact.log10_p is not None:
+    if exact is not None and exact.log10_p is not None and not uncalibrated(exact):
         texts.append(f"p = {probability(exact.log10_p)} in stored order")
     text = "; ".join(texts)
     if not texts:
-        reason = next((one.reason for one in (sized, exact) if one is not None and one.reason), "it was not tested")
+        reasons = (one.reason for one in (sized, exact) if one is not None and one.reason)
+        reason = next(reasons, "no test of it that may decide was run")
         return ComponentVerdict(component="embedding", conclusion="not_comparable", reason=reason)
     if any(one is not None and one.beyond for one in (sized, exact)):
         return ComponentVerdict(component="embedding", conclusion="derived", reason=text)

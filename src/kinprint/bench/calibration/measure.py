@@ -26,11 +26,11 @@ from kinprint import canonical
 from kinprint.alignment.basis import BasisKind, Refusal
 from kinprint.alignment.trunk import Trunk
 from kinprint.architecture import view
-from kinprint.bench.calibration.records import Tested
+from kinprint.bench.calibration.records import Outcome
 from kinprint.checkpoint import open_checkpoint
 from kinprint.errors import UsageError
 from kinprint.evidence import exact_experts, exact_groups, exact_residual, exact_units
-from kinprint.evidence.pair import Pair
+from kinprint.evidence.pair import BASES, Pair
 from kinprint.evidence.records import ALPHA, Statement
 from kinprint.linalg.threads import one_thread
 from kinprint.types import Evidence
@@ -71,14 +71,13 @@ class ExactTest:
 
 @cache
 def exact_tests() -> tuple[ExactTest, ...]:
-    """Return every exact test: units, groups and experts in three bases, residual coordinates in two pairings."""
-    bases: tuple[BasisKind, ...] = ("stored", "tokens", "units")
+    """Return every exact test: units, groups and experts in every basis, residual coordinates in two pairings."""
     found: list[ExactTest] = []
     for module in (exact_units, exact_groups, exact_experts):
-        for kind in bases:
+        for kind in BASES:
             said = module.statement(kind)
             found.append(ExactTest(said, module.DRAWS, partial(_in_basis, module.test, said, kind)))
-    for rows in ("stored", "matched"):
+    for rows in ("stored", "matched", "embeddings"):
         run = partial(exact_residual.test, rows=rows, log10_alpha=math.log10(ALPHA))
         found.append(ExactTest(exact_residual.statement(rows), exact_residual.DRAWS, run))
     return tuple(found)
@@ -91,25 +90,27 @@ def _in_basis(test: Callable[..., Evidence], said: Statement, kind: BasisKind, p
     return test(pair, basis, kind, math.log10(ALPHA))
 
 
-def randomised_p(tested: Tested, seed: int = 0) -> float | None:
+def randomised_p(outcome: Outcome, seed: int = 0) -> float | None:
     """Return the p-value less a uniform share of its step, in (0, 1); None where the test did not apply.
 
     Example:
-        >>> tested = Tested(suspect="a", base="b", id="t", draws=999, count=499, log10_p=-0.3, log10_floor=-80.0)
-        >>> 0.499 < randomised_p(tested) < 0.5
+        >>> outcome = Outcome(suspect="a", base="b", id="t", draws=999, count=499, log10_p=-0.3, log10_floor=-80.0)
+        >>> 0.499 < randomised_p(outcome) < 0.5
         True
     """
-    if tested.count is None or tested.draws is None:
+    if outcome.count is None or outcome.draws is None:
         return None
-    steps, reached = (tested.draws, tested.count) if is_enumerated(tested) else (tested.draws + 1, tested.count + 1)
-    named = canonical.digest([tested.suspect, tested.base, tested.id, seed]).removeprefix("sha256:")
+    steps, reached = (
+        (outcome.draws, outcome.count) if is_enumerated(outcome) else (outcome.draws + 1, outcome.count + 1)
+    )
+    named = canonical.digest([outcome.suspect, outcome.base, outcome.id, seed]).removeprefix("sha256:")
     share = (np.random.default_rng(int(named, 16)).integers(2**32) + 0.5) / 2**32
     return float((reached - share) / steps)
 
 
-def is_enumerated(tested: Tested) -> bool:
+def is_enumerated(outcome: Outcome) -> bool:
     """Return whether all relabellings were tried."""
-    return tested.log10_floor is not None and -tested.log10_floor <= math.log10(ENUMERATED) + 1e-9
+    return outcome.log10_floor is not None and -outcome.log10_floor <= math.log10(ENUMERATED) + 1e-9
 
 
 # -- measuring -----------------------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ class ToTest:
     base_digest: str
 
 
-def measure_all(pairs: Sequence[ToTest], out: Path, *, jobs: int, progress: Progress | None) -> dict[Key, Tested]:
+def measure_all(pairs: Sequence[ToTest], out: Path, *, jobs: int, progress: Progress | None) -> dict[Key, Outcome]:
     """Return what every test gives on every pair; what an earlier run wrote to ``out`` is not tested again.
 
     Raises:
@@ -150,7 +151,7 @@ def measure_all(pairs: Sequence[ToTest], out: Path, *, jobs: int, progress: Prog
     return known
 
 
-def _results(missing: dict[ToTest, list[str]], jobs: int) -> Generator[list[Tested]]:
+def _results(missing: dict[ToTest, list[str]], jobs: int) -> Generator[list[Outcome]]:
     tasks = [(pair.suspect, pair.base, ids) for pair, ids in missing.items()]
     if jobs == 1 or len(tasks) < 2:
         yield from map(_task, tasks)
@@ -159,19 +160,19 @@ def _results(missing: dict[ToTest, list[str]], jobs: int) -> Generator[list[Test
         yield from pool.map(_task, tasks, chunksize=4)
 
 
-def _task(task: tuple[Path, Path, list[str]]) -> list[Tested]:
+def _task(task: tuple[Path, Path, list[str]]) -> list[Outcome]:
     suspect, base, ids = task
     with one_thread():
-        return tested(_trunk(suspect), _trunk(base), ids)
+        return outcomes(_trunk(suspect), _trunk(base), ids)
 
 
-def tested(suspect: Trunk, base: Trunk, ids: Sequence[str]) -> list[Tested]:
+def outcomes(suspect: Trunk, base: Trunk, ids: Sequence[str]) -> list[Outcome]:
     """Return what some tests give on one pair."""
     pair = Pair(suspect, base)
     digests = suspect.view.checkpoint.content_digest, base.view.checkpoint.content_digest
     obstacle = pair.obstacle
     return [
-        Tested(suspect=digests[0], base=digests[1], id=test.statement.id, reason=obstacle)
+        Outcome(suspect=digests[0], base=digests[1], id=test.statement.id, reason=obstacle)
         if obstacle is not None
         else _of_evidence(test, test.run(pair), *digests)
         for test in exact_tests()
@@ -179,11 +180,11 @@ def tested(suspect: Trunk, base: Trunk, ids: Sequence[str]) -> list[Tested]:
     ]
 
 
-def _of_evidence(test: ExactTest, found: Evidence, suspect: str, base: str) -> Tested:
+def _of_evidence(test: ExactTest, found: Evidence, suspect: str, base: str) -> Outcome:
     if found.log10_p is None or found.log10_floor is None:
-        return Tested(suspect=suspect, base=base, id=found.id, reason=found.reason)
+        return Outcome(suspect=suspect, base=base, id=found.id, reason=found.reason)
     count = next(control.value for control in found.controls if control.name == REACHED)
-    one = Tested(
+    one = Outcome(
         suspect=suspect,
         base=base,
         id=found.id,
@@ -200,7 +201,7 @@ def _trunk(path: Path) -> Trunk:
     return Trunk(view(open_checkpoint(path)))
 
 
-def _check_digests(pair: ToTest, found: Sequence[Tested]) -> None:
+def _check_digests(pair: ToTest, found: Sequence[Outcome]) -> None:
     """The manifest says which models are independent; of other bytes it says nothing."""
     for path, digest, seen in (
         (pair.suspect, pair.suspect_digest, {one.suspect for one in found}),
@@ -210,13 +211,13 @@ def _check_digests(pair: ToTest, found: Sequence[Tested]) -> None:
             raise UsageError(f"{path} does not hold what its zoo's manifest says: run 'kinprint zoo build' again")
 
 
-def _read(path: Path) -> dict[Key, Tested]:
+def _read(path: Path) -> dict[Key, Outcome]:
     """Return what earlier runs tested. A line that a stopped run left half-written is tested again."""
-    known: dict[Key, Tested] = {}
+    known: dict[Key, Outcome] = {}
     if path.is_file():
         for line in filter(None, path.read_text(encoding="utf-8", errors="replace").splitlines()):
             try:
-                one = Tested.model_validate_json(line)
+                one = Outcome.model_validate_json(line)
             except ValidationError:
                 continue
             known[one.suspect, one.base, one.id] = one

@@ -13,7 +13,7 @@ RESULT_VERSION = 1
 Statistic = Literal["ks", "ad", "dispersion"]
 
 
-class Tested(Record):
+class Outcome(Record):
     """What one test gave on one pair: the line that a resumed run reads.
 
     Attributes:
@@ -46,7 +46,7 @@ class Draw:
         zoo: The suite.
         suspect: Model's name.
         base: Model's name.
-        tested: What the test gave.
+        outcome: What the test gave.
         p: The p-value between its steps, uniform on (0, 1) under the null; None where the test did not apply.
     """
 
@@ -54,7 +54,7 @@ class Draw:
     zoo: str
     suspect: str
     base: str
-    tested: Tested
+    outcome: Outcome
     p: float | None
 
 

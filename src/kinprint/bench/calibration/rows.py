@@ -71,7 +71,7 @@ def evaluate(draws: Sequence[Draw]) -> CalibrationRow:
         independent=len(free),
         disjoint=max(len(held) for held in played),
         rounds=len(played),
-        enumerated=sum(is_enumerated(draw.tested) for draw in used),
+        enumerated=sum(is_enumerated(draw.outcome) for draw in used),
         spread=float(np.sqrt(statistics.squares(p_M).mean())),
         share_at_5=float((p_M <= 0.05).mean()),
         smallest=float(p_M.min()),
@@ -100,7 +100,7 @@ def _name(identifier: str) -> str:
 
 
 def _reasons(draws: Sequence[Draw]) -> tuple[str, ...]:
-    counted = Counter(draw.tested.reason or "no reason given" for draw in draws if draw.p is None)
+    counted = Counter(draw.outcome.reason or "no reason given" for draw in draws if draw.p is None)
     return tuple(reason for reason, _ in counted.most_common(3))
 
 

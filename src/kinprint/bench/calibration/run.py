@@ -22,7 +22,7 @@ from kinprint.bench.calibration.measure import (
     randomised_p,
 )
 from kinprint.bench.calibration.plots import qq
-from kinprint.bench.calibration.records import CalibrationResult, Draw, Tested
+from kinprint.bench.calibration.records import CalibrationResult, Draw, Outcome
 from kinprint.bench.calibration.rows import LEAST, LEVEL, SEED, judged, unused
 from kinprint.bench.calibration.text import csv_rows, markdown
 from kinprint.errors import UsageError
@@ -109,13 +109,17 @@ def write(result: CalibrationResult, draws: Sequence[Draw], out: Path, *, plots:
 # -- which pairs ---------------------------------------------------------------------------------------------------
 
 
-def independent_models(manifest: Manifest) -> tuple[ModelEntry, ...]:
+def independent_models(manifest: Manifest, *, every_shape: bool = False) -> tuple[ModelEntry, ...]:
     """Return models of which no two share a training, a parent or the seed of a random start; the first of each.
+
+    Args:
+        manifest: What a suite holds.
+        every_shape: Take models of all shapes, not only the suite's chosen ones, whose pairs every test applies to.
 
     Raises:
         UsageError: The suite's chosen models are not all there.
     """
-    chosen = CHOSEN.get(manifest.suite)
+    chosen = None if every_shape else CHOSEN.get(manifest.suite)
     kept: list[ModelEntry] = []
     origins: set[str] = set()
     for entry in manifest.models:
@@ -149,10 +153,10 @@ def _path(folder: Path, entry: ModelEntry) -> Path:
     return folder / entry.name / entry.weights_file if entry.kind == "packaged" else folder / entry.name
 
 
-def _draws(test: ExactTest, zoo: Zoo, known: Mapping[Key, Tested]) -> list[Draw]:
+def _draws(test: ExactTest, zoo: Zoo, known: Mapping[Key, Outcome]) -> list[Draw]:
     found: list[Draw] = []
     for suspect, base in zoo.pairs:
-        tested = known[suspect.content_digest, base.content_digest, test.statement.id]
-        p = randomised_p(tested, SEED)
-        found.append(Draw(test.statement.id, zoo.suite, suspect.name, base.name, tested, p))
+        outcome = known[suspect.content_digest, base.content_digest, test.statement.id]
+        p = randomised_p(outcome, SEED)
+        found.append(Draw(test.statement.id, zoo.suite, suspect.name, base.name, outcome, p))
     return found

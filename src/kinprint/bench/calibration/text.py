@@ -44,7 +44,7 @@ def csv_rows(draws: Iterable[Draw]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("test", "zoo", "suspect", "base", "p", "count", "draws", "log10_p", "log10_floor", "reason"))
     for draw in draws:
-        one = draw.tested
+        one = draw.outcome
         facts = (draw.p, one.count, one.draws, one.log10_p, one.log10_floor, one.reason)
         shown = ("" if fact is None else fact for fact in facts)
         writer.writerow((draw.test, draw.zoo, draw.suspect, draw.base, *shown))
