@@ -233,7 +233,7 @@ def test_only_derived_pairs_with_a_known_order_are_judged() -> None:
 
 def test_every_error_is_named_with_its_numbers() -> None:
     text = blocks(held(ROWS))["verdicts"]
-    by_category, missed, accused, shown = tables(text)
+    by_category, missed, accused, undecided, shown = tables(text)
     assert by_category[0] == [
         "category", "pairs", "identical", "derived", "independent", "inconclusive", "not comparable",
     ]  # fmt: skip
@@ -252,6 +252,7 @@ def test_every_error_is_named_with_its_numbers() -> None:
     assert "Accusations, unrelated pairs called derived or identical: 1 of 4 (25.0%)." in text
     assert [row[0] for row in accused[2:]] == ["framed"]
     assert "called independent: 2 of 4 (50.0%); of the hard negatives 1 of 3 (33.3%)." in text
+    assert [row[0] for row in undecided[2:]] == ["twin"]
     assert [row[0] for row in shown[2:]] == ["sibling"]
 
 

@@ -16,12 +16,12 @@ from kinprint.linalg.permutation import permutation_test
 from kinprint.transform.cutting import with_layers
 from kinprint.types import Evidence
 
-SEEDS = 160
+SEEDS = 150
 SMALL = Sizes(layers=1, hidden=12, heads=5, kv_heads=5, head_dim=3, ffn=16, experts=4, vocab=24)
 FLAT = Sizes(layers=1, hidden=8, heads=5, kv_heads=5, head_dim=2, ffn=8, vocab=16)
 """So few units that no basis is fitted on them."""
 
-FOUR = (0, 0, 0, 0)
+THRICE = (0, 0, 0)
 """Order of layers of a model made deeper."""
 
 IN_A_BASIS: dict[str, Callable[[Pair, Basis, str, float], Evidence]] = {
@@ -79,7 +79,7 @@ def renumbered() -> dict[tuple[str, str], list[float]]:
         ("residual-permutation", "ffn-permutation", "kv-group-permutation", "expert-permutation"),
     )
     there = reader.trunk(base)
-    for seed in range(60):
+    for seed in range(50):
         copy = Pair(reader.trunk(disguised(base, seed, orders)), there)
         for key, p_value in everything(copy, ["tokens"]).items():
             found[key].append(p_value)
@@ -102,10 +102,10 @@ def deepened() -> dict[tuple[str, str], list[float]]:
     """P-values of independent models of which one, the other or both were made deeper by repeating their layer."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     once = random("llama", sizes=FLAT)
-    readers = Reader(once), Reader(with_layers(once, FOUR))
+    readers = Reader(once), Reader(with_layers(once, THRICE))
     for seed in range(100):
         states = [random("llama", 2 * seed + side, sizes=FLAT) for side in (0, 1)]
-        mine, theirs = ((readers[0].trunk(s), readers[1].trunk(with_layers(s, FOUR))) for s in states)
+        mine, theirs = ((readers[0].trunk(s), readers[1].trunk(with_layers(s, THRICE))) for s in states)
         assert mine[1].repeats
         assert not mine[0].repeats
         for who, models in (

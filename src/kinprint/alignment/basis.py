@@ -105,15 +105,20 @@ def stored_basis(suspect: Trunk, base: Trunk) -> Basis | Refusal:
     return Basis("stored", eye, eye)
 
 
-def token_rows(suspect: ModelView, base: ModelView) -> tuple[Array, Array] | Refusal:
+def token_rows(suspect: ModelView, base: ModelView, role: str = "embed.token") -> tuple[Array, Array] | Refusal:
     """Return both models' embedding rows of the tokens that they share, at most ``TOKENS`` of them, float32.
 
     Tokens are the same where their strings are. Where one vocabulary is unknown and both models have as many tokens,
     equal ids are taken for equal tokens: if they are not, the fit finds nothing.
+
+    Args:
+        suspect: One model.
+        base: The other.
+        role: Which matrix: ``embed.token``, or ``unembed`` where both models have an output matrix of their own.
     """
-    key = PartKey("embed.token")
+    key = PartKey(role)
     if key not in suspect.parts or key not in base.parts:
-        return Refusal("one of the models has no token embedding")
+        return Refusal(f"one of the models has no {'token embedding' if role == 'embed.token' else 'output matrix'}")
     rows = suspect.shape(key.role)[0], base.shape(key.role)[0]
     mine, theirs = suspect.checkpoint.vocabulary, base.checkpoint.vocabulary
     if mine is not None and theirs is not None:

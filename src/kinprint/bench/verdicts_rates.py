@@ -45,6 +45,17 @@ def acquittals(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+def undecided(rows: Sequence[Row]) -> list[Row]:
+    """Return the unrelated pairs that are neither accused nor called independent."""
+    return [
+        row
+        for row in rows
+        if row.case.label == "unrelated"
+        and row.verdict is not None
+        and row.verdict.conclusion in ("inconclusive", "not_comparable")
+    ]
+
+
 def _accused(row: Row) -> bool:
     return row.verdict is not None and row.verdict.accuses
 

@@ -16,6 +16,7 @@ from kinprint.bench.verdicts_rates import (
     layer_scores,
     misses,
     share_right,
+    undecided,
 )
 from kinprint.report.terminal import number
 
@@ -82,7 +83,7 @@ def _verdicts(rows: Sequence[Row]) -> str:
         [row for row in held if row.case.label == label] for label in ("derived", "unrelated", "shown")
     )
     missed, accused = misses(held), accusations(held)
-    free = acquittals(held)
+    free, open_ = acquittals(held), undecided(held)
     hard = [row for row in unrelated if row.case.category == HARD]
     sections = [
         _counts_table(held),
@@ -92,6 +93,7 @@ def _verdicts(rows: Sequence[Row]) -> str:
         *([_pairs_table(accused)] if accused else []),
         f"Unrelated pairs called independent: {_of(len(free), len(unrelated))}; of the hard negatives "
         f"{_of(sum(row.case.category == HARD for row in free), len(hard))}.",
+        *(["The other unrelated pairs, of which nothing is concluded:", _pairs_table(open_)] if open_ else []),
     ]
     if shown:
         sections += ["Pairs that are only shown, and count neither way:", _pairs_table(shown)]

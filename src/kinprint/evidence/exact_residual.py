@@ -2,15 +2,15 @@
 
 H0: the models were initialised independently. Label group: the coordinates of the residual stream, one numbering for
 every tensor that reads or writes the stream: norm gains and all matrices of all layers enter one statistic, permuted
-once. Embeddings enter a statistic of their own, which says something about the embedding and nothing about the trunk:
-they are the part that is most often taken over alone. (Layers' norm gains, tested one by one and combined as if
+once. Embeddings and output matrices enter a statistic of their own, which says something about the embedding and
+nothing about the trunk: they are the part that is most often taken over alone. (Layers' norm gains, tested one by one and combined as if
 independent, accuse innocents: they share one numbering, and the gains of one model resemble each other.) The statistic
 is the sum over tensors of the cosines of facing columns; a vector of gains counts as one tensor, about its mean.
 
 Columns of matrices can only be compared where rows correspond. In ``stored`` order rows of the same number do, which
 needs models of one shape; ``matched`` pairs MLP units by properties that no renumbering of coordinates changes;
-``embeddings`` are those of tokens that both models know. Layers of the same number face each other where depths agree,
-else as a basis that is free of the coordinates' numbering says.
+``embeddings`` (and output rows) are those of tokens that both models know. Layers of the same number face each other
+where depths agree, else as a basis that is free of the coordinates' numbering says.
 
 Defeated by renumbering or turning the residual stream, or flipping its signs. Not valid under positions of fixed
 frequencies added to the stream; family tables say so.
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kinprint.alignment.basis import Refusal
+from kinprint.alignment.basis import Refusal, token_rows
 from kinprint.alignment.trunk import Layer, Trunk, unit_rows
 from kinprint.alignment.unit_basis import match_by_properties
 from kinprint.canonical import method_id
@@ -55,7 +55,7 @@ def statement(rows: str) -> Statement:
         id=method_id("exact-residual", 1, rows=rows, layers=LAYERS, matched=MATCHED_LAYERS, draws=DRAWS),
         rung=1,
         null="independent initialisation: the numbering of residual coordinates is exchangeable"
-        + (" (embeddings only)" if rows == "embeddings" else " (all tensors of the layers together)"),
+        + (" (embedding and output matrix only)" if rows == "embeddings" else " (all tensors of the layers together)"),
         defeats="a residual stream permuted, rotated, or with signs flipped"
         + ("; units and heads in another order" if rows == "stored" else ""),
     )
@@ -86,10 +86,9 @@ def _scores(pair: Pair, rows: str) -> Iterator[tuple[Array, int]]:
     Vectors come as one sum: its terms would be as large as those of matrices, and there are hundreds.
     """
     if rows == "embeddings":
-        if not isinstance(pair.token_rows, Refusal):
-            mine, theirs = pair.token_rows
-            if mine.shape[1] == pair.suspect.width and theirs.shape[1] == pair.base.width:
-                yield column_cosines(mine, theirs), 1
+        for found in (pair.token_rows, token_rows(pair.suspect.view, pair.base.view, "unembed")):
+            if not isinstance(found, Refusal) and found[0].shape[1] == pair.suspect.width == found[1].shape[1]:
+                yield column_cosines(*found), 1
         return
     vectors = list(_vectors(pair.suspect, pair.base, _SINGLE_VECTORS, None, None))
     facing = label_free_facing(pair)

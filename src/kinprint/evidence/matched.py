@@ -19,6 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
+from kinprint.alignment.basis import Basis
 from kinprint.canonical import method_id
 from kinprint.evidence.pair import Facing, Pair
 from kinprint.evidence.population import innocents
@@ -114,24 +117,29 @@ def among_innocents(statistic: str, size: float, pair: Pair) -> dict[str, object
 
 
 def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:
-    """Return the size of layers that face a wrong partner, which must be near zero where layers are not repeated."""
+    """Return sizes of layers that do not belong together, across the models and inside the suspect."""
     assert pair.best is not None
-    count = len(pair.base.layers)
-    if count < 2:
-        return ()
     size_of = matched_heads if statistic == "heads" else partial(matched_units, most=CONTROL_UNITS)
-    found = [
-        size_of(*pair.layers(Facing(facing.suspect, (facing.base + count // 2) % count)), pair.best)
-        for facing in pair.facing[:: max(1, len(pair.facing) // CONTROL_LAYERS)][:CONTROL_LAYERS]
-    ]
-    known = [size for size in found if size is not None]
+    there, here = len(pair.base.layers), len(pair.suspect.layers)
+    chosen = pair.spread(CONTROL_LAYERS)
+    found: list[Value] = []
+    if there > 1:
+        wrong = [Facing(facing.suspect, (facing.base + there // 2) % there) for facing in chosen]
+        sizes = [size_of(*pair.layers(facing), pair.best) for facing in wrong]
+        found += _mean("mismatched layers", sizes, "against one half a depth away in the base")
+    if here > 1 and pair.suspect.width:
+        own = Pair(pair.suspect, pair.suspect)
+        eye = np.eye(pair.suspect.width)
+        wrong = [Facing(facing.suspect, (facing.suspect + here // 2) % here) for facing in chosen]
+        sizes = [size_of(*own.layers(facing), Basis("stored", eye, eye)) for facing in wrong]
+        found += _mean("within the suspect", sizes, "against one half a depth away in the suspect")
+    return tuple(found)
+
+
+def _mean(name: str, sizes: list[float | None], note: str) -> list[Value]:
+    known = [size for size in sizes if size is not None]
     if not known:
-        return ()
-    return (
-        Value(
-            name="mismatched layers",
-            value=sum(known) / len(known),
-            kind="similarity",
-            note=f"mean of {len(known)} layers against one half a depth away",
-        ),
-    )
+        return []
+    return [
+        Value(name=name, value=sum(known) / len(known), kind="similarity", note=f"mean of {len(known)} layers {note}")
+    ]
