@@ -222,7 +222,8 @@ def test_every_tensor_of_one_model_enters_one_statistic() -> None:
     assert measured(pair(base, base)).notes == ("16 labels in 19 tensors",)
     # Of each MLP the gate rows alone.
     assert measured(pair(base, base), "matched").notes == ("16 labels in 7 tensors",)
-    assert measured(pair(base, base), "embeddings").notes == ("16 labels in 1 tensors",)
+    # What tokens are read by and written by.
+    assert measured(pair(base, base), "embeddings").notes == ("16 labels in 2 tensors",)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,9 @@ def test_what_holds_nan_is_left_out_and_named_and_the_rest_is_tested() -> None:
     found = pair(changed(suspect, "embed.token", np.nan), base)
     result = measured(found)
     assert result.notes == ("16 labels in 14 tensors",)  # without the last gain and one layer's attention
-    assert measured(found, "embeddings").reason == "no tensor of the stream could be paired"
+    assert measured(found, "embeddings").notes == ("16 labels in 1 tensors",)
+    neither = pair(changed(changed(suspect, "embed.token", np.nan), "unembed", np.nan), base)
+    assert measured(neither, "embeddings").reason == "no tensor of the stream could be paired"
     assert near_floor(result)
     assert found.suspect.problems == (
         "tensor 'model.language_model.layers.1.self_attn.q_proj.weight' holds NaN or Inf",

@@ -18,6 +18,7 @@ from kinprint.bench.calibration.run import independent_models
 from kinprint.checkpoint import open_checkpoint
 from kinprint.errors import UsageError
 from kinprint.evidence import embedding as embeddings
+from kinprint.evidence import matched_tensors
 from kinprint.evidence.matched import PROCEDURE, measure
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.population import Innocent, InnocentPair, Innocents
@@ -98,6 +99,8 @@ def _measured(paths: tuple[Path, Path]) -> dict[str, float]:
         if pair.obstacle is not None or pair.best is None:
             return {}
         sizes = measure(pair).all()
+        if (tensors := matched_tensors.measure(pair.suspect.view, pair.base.view)) is not None:
+            sizes["tensors"] = tensors[0]
         if (embedding := embeddings.measure(pair)) is not None:
             sizes["embedding"] = embedding[0]
     return {name: round(size, 6) for name, size in sizes.items()}

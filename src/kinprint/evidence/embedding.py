@@ -15,8 +15,8 @@ import numpy as np
 from kinprint.alignment.basis import Basis, Refusal, in_common
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
-from kinprint.evidence.matched import among_innocents
 from kinprint.evidence.pair import Pair
+from kinprint.evidence.population import among_innocents
 from kinprint.evidence.records import Statement
 from kinprint.types import Evidence
 
@@ -40,7 +40,7 @@ def test(pair: Pair) -> Evidence:
         return said.not_applicable("no basis without the embeddings: the widths differ and no units could be matched")
     size, kind = found
     return said.sized(size, notes=(f"{len(pair.token_rows[0])} tokens, in the {kind} basis",)).model_copy(
-        update=among_innocents("embedding", size, pair)
+        update=among_innocents("embedding", size, (pair.suspect.width, pair.base.width))
     )
 
 

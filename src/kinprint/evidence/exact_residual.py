@@ -3,9 +3,10 @@
 H0: the models were initialised independently. Label group: the coordinates of the residual stream, one numbering for
 every tensor that reads or writes the stream: norm gains and all matrices of all layers enter one statistic, permuted
 once. Embeddings and output matrices enter a statistic of their own, which says something about the embedding and
-nothing about the trunk: they are the part that is most often taken over alone. (Layers' norm gains, tested one by one and combined as if
-independent, accuse innocents: they share one numbering, and the gains of one model resemble each other.) The statistic
-is the sum over tensors of the cosines of facing columns; a vector of gains counts as one tensor, about its mean.
+nothing about the trunk: they are the part that is most often taken over alone. (Layers' norm gains, tested one by one
+and combined as if independent, accuse innocents: they share one numbering, and the gains of one model resemble each
+other.) The statistic is the sum over tensors of the cosines of facing columns; a vector of gains counts as one tensor,
+about its mean.
 
 Columns of matrices can only be compared where rows correspond. In ``stored`` order rows of the same number do, which
 needs models of one shape; ``matched`` pairs MLP units by properties that no renumbering of coordinates changes;

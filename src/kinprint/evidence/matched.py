@@ -24,7 +24,7 @@ import numpy as np
 from kinprint.alignment.basis import Basis
 from kinprint.canonical import method_id
 from kinprint.evidence.pair import Facing, Pair
-from kinprint.evidence.population import innocents
+from kinprint.evidence.population import among_innocents
 from kinprint.evidence.records import Statement
 from kinprint.evidence.sizes import EXPERTS, UNITS, matched_heads, matched_units, trunk_size
 from kinprint.types import Evidence, Table, Value
@@ -105,15 +105,7 @@ def _evidence(said: Statement, pair: Pair, statistic: str, sizes: tuple[float | 
         controls=_controls(pair, statistic),
         tables=(Table(title=f"{statistic} of facing layers", columns=("suspect", "base", "size"), rows=rows),),
         notes=(f"mean over the better half of {len(sizes)} layers, in the {pair.best.kind} basis",),
-    ).model_copy(update={**among_innocents(statistic, size, pair), "carries": True})
-
-
-def among_innocents(statistic: str, size: float, pair: Pair) -> dict[str, object]:
-    """Return the fields of evidence that say how a size stands among independent pairs."""
-    population = innocents()
-    margin = population.margin(statistic)
-    told = population.report(statistic, (pair.suspect.width, pair.base.width))
-    return {"margin": margin, "population": told, "beyond": size > margin}
+    ).model_copy(update={**among_innocents(statistic, size, (pair.suspect.width, pair.base.width)), "carries": True})
 
 
 def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:

@@ -20,8 +20,9 @@ SLACK = 2.0
 LEAST_MARGIN = 0.1
 """And never less than this, however small the sizes of strangers are in wide models."""
 
-STATISTICS = ("heads", "units", "layer heads", "layer units", "embedding")
-"""Sizes that have a margin: of the trunk, of the single most alike layer, and of the embedding."""
+STATISTICS = ("heads", "units", "layer heads", "layer units", "embedding", "tensors")
+"""Sizes that have a margin: of the trunk, of the single most alike layer, of the embedding, and of
+matrices by content."""
 
 
 class Innocent(Record):
@@ -107,3 +108,16 @@ def innocents() -> Innocents:
     """Return the population that ships with the package."""
     text = resources.files("kinprint.evidence").joinpath("innocents.json").read_text(encoding="utf-8")
     return Innocents.model_validate_json(text)
+
+
+def among_innocents(statistic: str, size: float, widths: Sequence[int]) -> dict[str, object]:
+    """Return the fields of evidence that say how a size stands among independent pairs.
+
+    Args:
+        statistic: One of ``STATISTICS``.
+        size: Of this pair.
+        widths: Of the two models.
+    """
+    population = innocents()
+    margin = population.margin(statistic)
+    return {"margin": margin, "population": population.report(statistic, widths), "beyond": size > margin}

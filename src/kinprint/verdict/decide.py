@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from kinprint.architecture import ModelView
-from kinprint.evidence import identity, matched
+from kinprint.evidence import identity, matched, matched_tensors
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.population import innocents
 from kinprint.evidence.power import NOT_EXCLUDED, power
@@ -67,7 +67,7 @@ def decide(
     if same.identical is not None:
         return _identical(same.identical, first, alpha)
     if pair.obstacle is not None:
-        return _not_comparable(pair.obstacle, first, alpha)
+        return _without_roles(suspect, base, pair.obstacle, first, alpha)
     found = gather(pair, mode=mode, alpha=alpha, first=(first,), tell=told)
     seen: Power | None = None
     if not found.decided and _can_be_judged(found):
@@ -186,6 +186,26 @@ def _identical(how: str, first: Evidence, alpha: float) -> Verdict:
         reasons=first.notes,
         evidence=(first,),
         components=(ComponentVerdict(component="trunk", conclusion="identical", reason=words.identical(how)),),
+    )
+
+
+def _without_roles(suspect: ModelView, base: ModelView, obstacle: str, first: Evidence, alpha: float) -> Verdict:
+    """Judge models that cannot be read by role by their stored values: enough to accuse, never to clear."""
+    tensors = matched_tensors.test(suspect, base)
+    if tensors.status != "measured":
+        return _not_comparable(obstacle, first, alpha)
+    conclusion: Conclusion = "derived" if tensors.beyond else "inconclusive"
+    return words.verdict(
+        conclusion,
+        evidence=(first, tensors),
+        alpha=alpha,
+        planned=PLANNED,
+        log10_p=None,
+        layer_map=None,
+        power=None,
+        components=(ComponentVerdict(component="trunk", conclusion=conclusion, reason=obstacle),),
+        third_models=(),
+        grey=GREY,
     )
 
 
