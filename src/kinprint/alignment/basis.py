@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float64
 
-from kinprint.alignment.trunk import Form, Trunk, Units, largest, unit_rows
+from kinprint.alignment.trunk import WRITING, Form, Trunk, Units, largest, unit_rows
 from kinprint.alignment.vocabulary import row_blocks_of, shared_tokens
 from kinprint.architecture import ModelView, PartKey
 from kinprint.checkpoint import Array
@@ -172,12 +172,17 @@ def coordinate_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
     return Basis("coordinates", suspect, base, fitted_on=f"embedding columns of {len(rows[0])} shared tokens")
 
 
-def in_basis(form_DD: Array, side_DK: Array) -> Array:
+def in_basis(form_DD: Array, side_DK: Array, out_DK: Array | None = None) -> Array:
     """Return a form in a common basis, without its mean diagonal, at unit length and flat; zeros where nothing is left.
 
     The mean diagonal says only how much of the stream is passed on, in which strangers agree.
+
+    Args:
+        form_DD: Output coordinates by input coordinates.
+        side_DK: The basis of the input.
+        out_DK: The basis of the output, where it is another.
     """
-    common = turned(turned(form_DD.T, side_DK).T, side_DK)
+    common = turned(turned(form_DD.T, side_DK if out_DK is None else out_DK).T, side_DK)
     common = common - np.eye(len(common), dtype=np.float32) * np.float32(
         np.trace(common, dtype=np.float64) / len(common)
     )
@@ -213,13 +218,26 @@ def _drawn_axes(directions: int) -> Array:
         return np.linalg.qr(drawn)[0].astype(np.float32)
 
 
-def form_similarities(suspect: Trunk, base: Trunk, basis: Basis, forms: Iterable[Form]) -> Mapping[Form, Array]:
+def form_similarities(
+    suspect: Trunk, base: Trunk, basis: Basis, forms: Iterable[Form], write: Basis | None = None
+) -> Mapping[Form, Array]:
     """Return for each form the cosines of every layer of the suspect with every layer of the base.
 
     Rows and columns are in the order of ``Trunk.layers``; NaN where one of the two layers lacks the form.
+
+    Args:
+        suspect: One model.
+        base: The other.
+        basis: The common basis, for what is read from the stream.
+        forms: Which forms.
+        write: The basis for what is written to the stream, where it is another.
     """
     wanted = tuple(forms)
-    sides = [_flat_forms(trunk, side, wanted) for trunk, side in zip((suspect, base), compared_in(basis), strict=True)]
+    written = compared_in(basis if write is None else write)
+    sides = [
+        _flat_forms(trunk, side, out, wanted)
+        for trunk, side, out in zip((suspect, base), compared_in(basis), written, strict=True)
+    ]
     found: dict[Form, Array] = {}
     for form in wanted:
         (here, mine), (there, theirs) = (side[form] for side in sides)
@@ -231,7 +249,9 @@ def form_similarities(suspect: Trunk, base: Trunk, basis: Basis, forms: Iterable
     return found
 
 
-def _flat_forms(trunk: Trunk, side_DK: Array, forms: tuple[Form, ...]) -> dict[Form, tuple[list[int], list[Array]]]:
+def _flat_forms(
+    trunk: Trunk, side_DK: Array, out_DK: Array, forms: tuple[Form, ...]
+) -> dict[Form, tuple[list[int], list[Array]]]:
     """Return for each form the positions of the layers that have it, and it in a basis; layer by layer."""
     found: dict[Form, tuple[list[int], list[Array]]] = {form: ([], []) for form in forms}
     for at, number in enumerate(trunk.layers):
@@ -239,7 +259,7 @@ def _flat_forms(trunk: Trunk, side_DK: Array, forms: tuple[Form, ...]) -> dict[F
         for form in forms:
             if form in made:
                 found[form][0].append(at)
-                found[form][1].append(in_basis(made[form], side_DK))
+                found[form][1].append(in_basis(made[form], side_DK, out_DK if form in WRITING else side_DK))
     return found
 
 

@@ -39,6 +39,9 @@ from kinprint.linalg.threads import threads_for
 Form = Literal["qk", "vo", "ud", "gate"]
 FORMS: tuple[Form, ...] = ("qk", "vo", "ud", "gate")
 
+WRITING: tuple[Form, ...] = ("vo", "ud")
+"""Forms whose rows are written to the stream; all others only read it."""
+
 _MIXTURE_ROLES = (("moe", True), ("moe.shared", False))
 """Stems of the roles of a mixture's MLPs, and whether they are numbered by expert."""
 

@@ -22,6 +22,7 @@ from functools import partial
 import numpy as np
 
 from kinprint.alignment.basis import Basis
+from kinprint.alignment.whitening import RIDGE
 from kinprint.canonical import method_id
 from kinprint.evidence.pair import Facing, Pair
 from kinprint.evidence.population import among_innocents
@@ -29,7 +30,7 @@ from kinprint.evidence.records import Statement
 from kinprint.evidence.sizes import EXPERTS, UNITS, matched_heads, matched_units, trunk_size
 from kinprint.types import Evidence, Table, Value
 
-PROCEDURE = method_id("matched", 1, experts=EXPERTS, units=UNITS)
+PROCEDURE = method_id("matched", 1, experts=EXPERTS, ridge=RIDGE, units=UNITS)
 """How sizes are measured, of pairs and of the population alike."""
 
 CONTROL_LAYERS = 4
@@ -59,12 +60,12 @@ class Sizes:
 
 def measure(pair: Pair) -> Sizes:
     """Return the sizes of all facing layers; empty where no basis could be found."""
-    if pair.best is None:
+    if pair.whitened is None:
         return Sizes((), ())
     layers = [pair.layers(facing) for facing in pair.facing]
     return Sizes(
-        tuple(matched_heads(*both, pair.best) for both in layers),
-        tuple(matched_units(*both, pair.best) for both in layers),
+        tuple(matched_heads(*both, *pair.whitened) for both in layers),
+        tuple(matched_units(*both, *pair.whitened) for both in layers),
     )
 
 
@@ -72,7 +73,7 @@ def heads(pair: Pair, sizes: Sizes) -> Evidence:
     """Return the evidence of matched heads."""
     said = Statement(
         name="heads matched on QK, tested on VO",
-        id=method_id("matched-heads", 1),
+        id=method_id("matched-heads", 1, ridge=RIDGE),
         rung=2,
         null="independent training: key/value groups that attend alike do not move the same things",
         defeats="training so long that nothing of the value paths is left; no common basis",
@@ -110,14 +111,14 @@ def _evidence(said: Statement, pair: Pair, statistic: str, sizes: tuple[float | 
 
 def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:
     """Return sizes of layers that do not belong together, across the models and inside the suspect."""
-    assert pair.best is not None
+    assert pair.whitened is not None
     size_of = matched_heads if statistic == "heads" else partial(matched_units, most=CONTROL_UNITS)
     there, here = len(pair.base.layers), len(pair.suspect.layers)
     chosen = pair.spread(CONTROL_LAYERS)
     found: list[Value] = []
     if there > 1:
         wrong = [Facing(facing.suspect, (facing.base + there // 2) % there) for facing in chosen]
-        sizes = [size_of(*pair.layers(facing), pair.best) for facing in wrong]
+        sizes = [size_of(*pair.layers(facing), *pair.whitened) for facing in wrong]
         found += _mean("mismatched layers", sizes, "against one half a depth away in the base")
     if here > 1 and pair.suspect.width:
         own = Pair(pair.suspect, pair.suspect)

@@ -25,11 +25,15 @@ from kinprint.alignment.basis import (
 from kinprint.alignment.layer_map import DepthMap, layer_map
 from kinprint.alignment.trunk import FORMS, Layer, Trunk
 from kinprint.alignment.unit_basis import unit_basis
+from kinprint.alignment.whitening import whitened
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import Array
 
 BASES: tuple[BasisKind, ...] = ("stored", "tokens", "coordinates", "units")
 """Every basis that is tried, in this order, for every pair."""
+
+WHITENED_LAYERS = 4
+"""Layers of each model, spread over the depth, whose rows say how loud each direction of the stream is."""
 
 ENOUGH = 0.5
 """Mean cosine of attention forms from which on a basis is taken without trying the dearer ones: strangers stay below a
@@ -63,6 +67,7 @@ class Pair:
         self.suspect, self.base = suspect, base
         self._rows = rows
         self._tried: dict[BasisKind, Basis | Refusal] = {}
+        self._whitened: dict[BasisKind, tuple[Basis, Basis]] = {}
         self._agreements: dict[BasisKind, float] = {}
 
     @classmethod
@@ -106,9 +111,21 @@ class Pair:
             return Refusal("the token embeddings are not as wide as the layers")
         return token_basis(rows) if kind == "tokens" else coordinate_basis(rows)
 
+    def whitened_in(self, basis: Basis) -> tuple[Basis, Basis]:
+        """Return a basis for what layers read and one for what they write, each direction scaled by its energy."""
+        if basis.kind not in self._whitened:
+            self._whitened[basis.kind] = whitened(_some(self.suspect), _some(self.base), basis)
+        return self._whitened[basis.kind]
+
+    @cached_property
+    def whitened(self) -> tuple[Basis, Basis] | None:
+        """The best basis, whitened."""
+        return None if self.best is None else self.whitened_in(self.best)
+
     def agreement(self, basis: Basis) -> float:
         """Return how well attention's value paths agree in a basis: mean over layers of the best partner's cosine."""
-        table = form_similarities(self.suspect, self.base, basis, ("vo",))["vo"]
+        read, write = self.whitened_in(basis)
+        table = form_similarities(self.suspect, self.base, read, ("vo",), write)["vo"]
         rows = table[~np.isnan(table).all(axis=1)]
         return float(np.nanmax(rows, axis=1).mean()) if rows.size else 0.0
 
@@ -153,7 +170,8 @@ class Pair:
 
     def map_in(self, basis: Basis) -> DepthMap:
         """Return the layer map in a basis, from the mean cosine of all forms."""
-        tables = np.stack(list(form_similarities(self.suspect, self.base, basis, FORMS).values()))
+        read, write = self.whitened_in(basis)
+        tables = np.stack(list(form_similarities(self.suspect, self.base, read, FORMS, write).values()))
         known = ~np.isnan(tables)
         total = np.where(known, tables, 0.0).sum(axis=0)
         count = known.sum(axis=0)
@@ -192,3 +210,9 @@ def spread(facing: list[Facing], most: int) -> list[Facing]:
     if len(facing) <= most:
         return facing
     return [facing[at] for at in sorted({round(step * (len(facing) - 1) / (most - 1)) for step in range(most)})]
+
+
+def _some(trunk: Trunk) -> list[Layer]:
+    last = len(trunk.layers) - 1
+    chosen = sorted({round(last * step / (WHITENED_LAYERS - 1)) for step in range(WHITENED_LAYERS)})
+    return [trunk.layer(trunk.layers[at]) for at in chosen]

@@ -23,6 +23,7 @@ import numpy as np
 from kinprint.alignment.basis import Basis, Refusal, token_basis
 from kinprint.alignment.trunk import Attention, Form, Layer, Trunk, Units, forms_of
 from kinprint.alignment.unit_basis import unit_basis
+from kinprint.alignment.whitening import whitened
 from kinprint.checkpoint import Array
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.population import innocents
@@ -73,10 +74,10 @@ def power(pair: Pair, *, seed: int = 0) -> Power:
     margins = {name: innocents().margin(name) for name in ("heads", "units")}
     seen = 0
     for turn in range(PLANTINGS):
-        original, basis = originals[numbers[turn % len(numbers)]], bases[turn % BASES]
-        if basis is not None:
+        original, both = originals[numbers[turn % len(numbers)]], bases[turn % BASES]
+        if both is not None:
             copy = _changed(original, rng)
-            found = {"heads": matched_heads(copy, original, basis), "units": matched_units(copy, original, basis)}
+            found = {"heads": matched_heads(copy, original, *both), "units": matched_units(copy, original, *both)}
             seen += any(size is not None and size > margins[name] for name, size in found.items())
     return Power(
         plantings=(Planting(change=CHANGE, plantings=PLANTINGS, seen=seen, lower_bound=lower_bound(seen, PLANTINGS)),),
@@ -97,13 +98,13 @@ def lower_bound(seen: int, plantings: int) -> float:
     return float(cast("Any", special).betaincinv(seen, plantings - seen + 1, 0.05)) if seen else 0.0
 
 
-def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Generator) -> Basis | None:
-    """Return the basis that would be found between a planted copy and its origin, without the stored one."""
+def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Generator) -> tuple[Basis, Basis] | None:
+    """Return the whitened basis that would be found between a planted copy and its origin, without the stored one."""
+    planted, source = (_One(trunk, layer) for layer in (_changed(original, rng), original))
     found = Refusal("no shared tokens") if rows is None else token_basis((_damaged(rows, rng), rows))
     if isinstance(found, Refusal) or len(rows if rows is not None else ()) < trunk.width:
-        planted, source = (_One(trunk, layer) for layer in (_changed(original, rng), original))
         found = unit_basis(planted, source)
-    return None if isinstance(found, Refusal) else found
+    return None if isinstance(found, Refusal) else whitened([planted.layer(0)], [source.layer(0)], found)
 
 
 class _One(Trunk):

@@ -34,16 +34,27 @@ _ROUNDING = 1e-6
 
 
 def group_cosines(
-    suspect: Attention, base: Attention, basis: Basis, form: Literal["qk", "vo"]
+    suspect: Attention, base: Attention, basis: Basis, form: Literal["qk", "vo"], write: Basis | None = None
 ) -> Float64[Array, "G H"]:
     """Return the cosine of every key/value group's form with every group's of the other model.
 
     The inner product of two forms L^T R is the sum of products of two small matrices, so none is formed.
+
+    Args:
+        suspect: One layer's attention.
+        base: The other's.
+        basis: The common basis, for what is read from the stream.
+        form: Which form.
+        write: The basis for what is written to the stream, where it is another.
     """
+    output = basis if form == "qk" or write is None else write
     sides: list[tuple[Array, Array]] = []
-    for attention, side in ((suspect, basis.suspect_AK), (base, basis.base_BK)):
+    for attention, out_side, side in (
+        (suspect, output.suspect_AK, basis.suspect_AK),
+        (base, output.base_BK, basis.base_BK),
+    ):
         left, right = attention.group_factors(form)
-        sides.append((_each_turned(left, side), _each_turned(right, side)))
+        sides.append((_each_turned(left, out_side), _each_turned(right, side)))
     (mine_left, mine_right), (their_left, their_right) = sides
     with threads_for(basis.directions):
         products = np.array(
@@ -70,15 +81,17 @@ def _each_turned(blocks_GCD: Array, side_DK: Array) -> Array:
     return turned(blocks_GCD.reshape(groups * rows, width), side_DK).reshape(groups, rows, -1)
 
 
-def matched_heads(suspect: Layer, base: Layer, basis: Basis) -> float | None:
+def matched_heads(suspect: Layer, base: Layer, basis: Basis, write: Basis | None = None) -> float | None:
     """Return the mean VO cosine of groups matched by QK, or None where a layer has no attention."""
     if suspect.attention is None or base.attention is None:
         return None
     here, there = assignment(group_cosines(suspect.attention, base.attention, basis, "qk"))
-    return float(group_cosines(suspect.attention, base.attention, basis, "vo")[here, there].mean())
+    return float(group_cosines(suspect.attention, base.attention, basis, "vo", write)[here, there].mean())
 
 
-def matched_units(suspect: Layer, base: Layer, basis: Basis, *, most: int = UNITS) -> float | None:
+def matched_units(
+    suspect: Layer, base: Layer, basis: Basis, write: Basis | None = None, *, most: int = UNITS
+) -> float | None:
     """Return the mean over experts of the tested cosine of matched units, or None where a layer has no MLP.
 
     Each expert faces the expert that its units agree with best.
@@ -86,28 +99,29 @@ def matched_units(suspect: Layer, base: Layer, basis: Basis, *, most: int = UNIT
     Args:
         suspect: One layer.
         base: The other.
-        basis: The common basis.
+        basis: The common basis, for what is read from the stream.
+        write: The basis for what is written to the stream, where it is another.
         most: Most units of an expert of the suspect that are matched.
     """
     if not suspect.mlps or not base.mlps:
         return None
     last = len(suspect.mlps) - 1
     spread = sorted({round(last * step / (EXPERTS - 1)) for step in range(EXPERTS)})
-    return float(np.mean([_best_expert(suspect.mlps[at], base, basis, most) for at in spread]))
+    return float(np.mean([_best_expert(suspect.mlps[at], base, basis, write, most) for at in spread]))
 
 
-def _best_expert(units: Units, base: Layer, basis: Basis, most: int) -> float:
+def _best_expert(units: Units, base: Layer, basis: Basis, write: Basis | None, most: int) -> float:
     if len(base.mlps) == 1:
-        return unit_size(units, base.mlps[0], basis, most=most)
+        return unit_size(units, base.mlps[0], basis, write, most=most)
     # Told by a sample: to match all experts in full with each other would cost their number squared.
-    told = [unit_size(units, other, basis, most=64) for other in base.mlps]
-    return unit_size(units, base.mlps[int(np.argmax(told))], basis, most=most)
+    told = [unit_size(units, other, basis, write, most=64) for other in base.mlps]
+    return unit_size(units, base.mlps[int(np.argmax(told))], basis, write, most=most)
 
 
-def unit_size(suspect: Units, base: Units, basis: Basis, *, most: int = UNITS) -> float:
+def unit_size(suspect: Units, base: Units, basis: Basis, write: Basis | None = None, *, most: int = UNITS) -> float:
     """Return the mean cosine of up x down (of down, without a gate) over units matched by their gate rows."""
     rows, columns, _ = match_units(suspect, base, basis, most=most)
-    down = _cosines(suspect.down_FD[rows], base.down_FD[columns], basis)
+    down = _cosines(suspect.down_FD[rows], base.down_FD[columns], basis if write is None else write)
     if suspect.gate_FD is None or base.gate_FD is None:
         return float(down.mean())
     return float((down * _cosines(suspect.up_FD[rows], base.up_FD[columns], basis)).mean())
