@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from kinprint.alignment.basis import Basis, turned
-from kinprint.alignment.trunk import Layer, unit_rows
+from kinprint.alignment.trunk import Layer, pooled, unit_rows
 from kinprint.checkpoint import Array
 from kinprint.linalg.threads import threads_for
 
@@ -56,7 +56,8 @@ def _moment(layers: Sequence[Layer], side_DK: Array, *, written: bool) -> Float6
 def _rows(layer: Layer, *, written: bool) -> Iterator[Array]:
     if layer.attention is not None:
         yield from (layer.attention.o_HD,) if written else (layer.attention.k_KD, layer.attention.v_KD)
-    for units in layer.mlps[:1]:
+    units = pooled(layer)
+    if units is not None:
         yield from (units.down_FD,) if written else (units.key_FD, units.up_FD)
 
 
