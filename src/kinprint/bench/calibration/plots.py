@@ -92,9 +92,10 @@ def _panel(axis: Any, row: CalibrationRow, p_values: Sequence[float], place: int
     expected_M = -np.log10(rank_M / (count + 1))
     tail = (1 - _BAND) / 2
     high_M, low_M = (-np.log10(law.ppf(share, rank_M, count + 1 - rank_M)) for share in (tail, 1 - tail))
-    axis.fill_between(expected_M, low_M, high_M, color=colour, alpha=0.13, linewidth=0)
+    axis.fill_between(expected_M, low_M, high_M, color=colour, alpha=0.13, linewidth=0, rasterized=True)
     axis.plot(expected_M, expected_M, color=GREY, linewidth=0.7, linestyle=":")
     axis.plot(
         expected_M, -np.log10(np.sort(p_values)), _MARKERS[place % len(_MARKERS)], markersize=2.4, markeredgewidth=0,
         color=colour, label=f"{clean(row.zoo)}: {row.pairs} pairs, {row.independent} independent",
+        rasterized=True,  # thousands of points: as shapes they would make a picture of a megabyte
     )  # fmt: skip
