@@ -158,6 +158,22 @@ def test_a_child_stays_derived_under_other_names_of_files_and_tensors(tmp_path: 
     assert exact == [one.log10_p for one in derived.evidence]
 
 
+def scrambled(name: str) -> ModelView:
+    """A shipped model under tensor names that say nothing, without a config."""
+    checkpoint = open_checkpoint(EXAMPLES / name)
+    order = np.random.default_rng(0).permutation(len(checkpoint.tensors))
+    arrays = [np.array(checkpoint.read(tensor), dtype=np.float32) for tensor in checkpoint.tensors]
+    return view(MemoryCheckpoint({f"x{at}": arrays[i] for at, i in enumerate(order)}, config={}, name="scrambled"))
+
+
+def test_tensors_without_meaningful_names_still_convict_a_child_and_clear_nobody() -> None:
+    assert decide(scrambled("child"), model("base")).conclusion == "derived"
+    assert decide(scrambled("base"), model("base")).conclusion == "identical"
+    innocent = decide(scrambled("twin"), model("base"))
+    assert innocent.conclusion == "inconclusive"
+    assert any(part.reason.startswith("no family table fits") for part in innocent.components)
+
+
 # -- bad input -----------------------------------------------------------------------------------------------------
 
 
