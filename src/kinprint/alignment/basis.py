@@ -19,7 +19,7 @@ as the start, AWM (arXiv 2510.06738), section 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -219,7 +219,13 @@ def _drawn_axes(directions: int) -> Array:
 
 
 def form_similarities(
-    suspect: Trunk, base: Trunk, basis: Basis, forms: Iterable[Form], write: Basis | None = None
+    suspect: Trunk,
+    base: Trunk,
+    basis: Basis,
+    forms: Iterable[Form],
+    write: Basis | None = None,
+    *,
+    rows: Sequence[int] | None = None,
 ) -> Mapping[Form, Array]:
     """Return for each form the cosines of every layer of the suspect with every layer of the base.
 
@@ -231,12 +237,14 @@ def form_similarities(
         basis: The common basis, for what is read from the stream.
         forms: Which forms.
         write: The basis for what is written to the stream, where it is another.
+        rows: Positions of the suspect's layers to compare, where not all are; the others stay NaN.
     """
     wanted = tuple(forms)
     written = compared_in(basis if write is None else write)
+    compared = (range(len(suspect.layers)) if rows is None else rows, range(len(base.layers)))
     sides = [
-        _flat_forms(trunk, side, out, wanted)
-        for trunk, side, out in zip((suspect, base), compared_in(basis), written, strict=True)
+        _flat_forms(trunk, at, side, out, wanted)
+        for trunk, at, side, out in zip((suspect, base), compared, compared_in(basis), written, strict=True)
     ]
     found: dict[Form, Array] = {}
     for form in wanted:
@@ -250,12 +258,12 @@ def form_similarities(
 
 
 def _flat_forms(
-    trunk: Trunk, side_DK: Array, out_DK: Array, forms: tuple[Form, ...]
+    trunk: Trunk, compared: Sequence[int], side_DK: Array, out_DK: Array, forms: tuple[Form, ...]
 ) -> dict[Form, tuple[list[int], list[Array]]]:
     """Return for each form the positions of the layers that have it, and it in a basis; layer by layer."""
     found: dict[Form, tuple[list[int], list[Array]]] = {form: ([], []) for form in forms}
-    for at, number in enumerate(trunk.layers):
-        made = trunk.forms(number)
+    for at in compared:
+        made = trunk.forms(trunk.layers[at])
         for form in forms:
             if form in made:
                 found[form][0].append(at)

@@ -32,6 +32,9 @@ from kinprint.checkpoint import Array
 BASES: tuple[BasisKind, ...] = ("stored", "tokens", "coordinates", "units")
 """Every basis that is tried, in this order, for every pair."""
 
+AGREEING_LAYERS = 8
+"""Layers of the suspect, spread over the depth, by which bases are told apart; against all of the base's."""
+
 WHITENED_LAYERS = 4
 """Layers of each model, spread over the depth, whose rows say how loud each direction of the stream is."""
 
@@ -125,7 +128,8 @@ class Pair:
     def agreement(self, basis: Basis) -> float:
         """Return how well attention's value paths agree in a basis: mean over layers of the best partner's cosine."""
         read, write = self.whitened_in(basis)
-        table = form_similarities(self.suspect, self.base, read, ("vo",), write)["vo"]
+        some = _spread(len(self.suspect.layers), AGREEING_LAYERS)
+        table = form_similarities(self.suspect, self.base, read, ("vo",), write, rows=some)["vo"]
         rows = table[~np.isnan(table).all(axis=1)]
         return float(np.nanmax(rows, axis=1).mean()) if rows.size else 0.0
 
@@ -207,12 +211,15 @@ def _facing(depth_map: DepthMap) -> list[Facing]:
 
 def spread(facing: list[Facing], most: int) -> list[Facing]:
     """Return at most so many of a list, evenly spread, first and last among them."""
-    if len(facing) <= most:
-        return facing
-    return [facing[at] for at in sorted({round(step * (len(facing) - 1) / (most - 1)) for step in range(most)})]
+    return [facing[at] for at in _spread(len(facing), most)]
 
 
 def _some(trunk: Trunk) -> list[Layer]:
-    last = len(trunk.layers) - 1
-    chosen = sorted({round(last * step / (WHITENED_LAYERS - 1)) for step in range(WHITENED_LAYERS)})
-    return [trunk.layer(trunk.layers[at]) for at in chosen]
+    return [trunk.layer(trunk.layers[at]) for at in _spread(len(trunk.layers), WHITENED_LAYERS)]
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Return at most so many positions, evenly spread, first and last among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(step * (count - 1) / (most - 1)) for step in range(most)})
