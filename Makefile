@@ -58,6 +58,7 @@ mergekit:
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/spectra.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/verdict.py
 	$(BIN)/python benchmarks/startup.py
 
 # Trains the four example models again (about ten minutes on two cores).
