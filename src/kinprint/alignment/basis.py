@@ -27,13 +27,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float64
 
-from kinprint.alignment.trunk import WRITING, Form, Trunk, Units, largest, unit_rows
+from kinprint.alignment.trunk import WRITING, Form, Trunk, Units, spaced, unit_rows
 from kinprint.alignment.vocabulary import row_blocks_of, shared_tokens
 from kinprint.architecture import ModelView, PartKey
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.linalg.assignment import assignment
-from kinprint.linalg.threads import threads_for
+from kinprint.linalg.threads import side_by_side, threads_for
 
 BasisKind = Literal["stored", "tokens", "coordinates", "units"]
 
@@ -261,13 +261,20 @@ def _flat_forms(
     trunk: Trunk, compared: Sequence[int], side_DK: Array, out_DK: Array, forms: tuple[Form, ...]
 ) -> dict[Form, tuple[list[int], list[Array]]]:
     """Return for each form the positions of the layers that have it, and it in a basis; layer by layer."""
-    found: dict[Form, tuple[list[int], list[Array]]] = {form: ([], []) for form in forms}
-    for at in compared:
+
+    def flat(at: int) -> dict[Form, Array]:
         made = trunk.forms(trunk.layers[at])
-        for form in forms:
-            if form in made:
-                found[form][0].append(at)
-                found[form][1].append(in_basis(made[form], side_DK, out_DK if form in WRITING else side_DK))
+        return {
+            form: in_basis(made[form], side_DK, out_DK if form in WRITING else side_DK)
+            for form in forms
+            if form in made
+        }
+
+    found: dict[Form, tuple[list[int], list[Array]]] = {form: ([], []) for form in forms}
+    for at, made in zip(compared, side_by_side(flat, compared), strict=True):
+        for form, values in made.items():
+            found[form][0].append(at)
+            found[form][1].append(values)
     return found
 
 
@@ -278,13 +285,13 @@ def match_units(suspect: Units, base: Units, basis: Basis, *, most: int | None =
         suspect: One MLP.
         base: The other; may have another number of units, the smaller side is matched whole.
         basis: The common basis.
-        most: Match this many of the suspect's units where it has more, the largest, against all of the base's.
+        most: Match this many of the suspect's units where it has more, of all sizes, against all of the base's.
 
     Returns:
         The suspect's units, the base's units that face them, and the cosines of their gate rows (of up rows without a
         gate).
     """
-    chosen = largest(suspect, len(suspect.key_FD) if most is None else most)
+    chosen = spaced(suspect, len(suspect.key_FD) if most is None else most)
     with threads_for(basis.directions):
         cosines = in_common(suspect.key_FD[chosen], basis.suspect_AK) @ in_common(base.key_FD, basis.base_BK).T
     here, there = assignment(cosines)

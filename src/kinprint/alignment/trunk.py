@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -115,6 +116,7 @@ class Trunk:
         self.layers: list[int] = sorted(
             {key.layer for key in view.parts if key.layer is not None and key.role in _HELD}
         )
+        self._lock = Lock()
         self._layers: dict[int, Layer] = {}
         self._forms: dict[int, Mapping[Form, Array]] = {}
 
@@ -136,19 +138,23 @@ class Trunk:
 
     def layer(self, number: int) -> Layer:
         """Return one layer."""
-        if number not in self._layers:
+        layer = self._layers.get(number)
+        if layer is None:
             layer = read_layer(self.view, number)
-            _make_room(self._layers, _layer_bytes(layer))
-            self._layers[number] = layer
-        return self._layers[number]
+            with self._lock:
+                _make_room(self._layers, _layer_bytes(layer))
+                self._layers[number] = layer
+        return layer
 
     def forms(self, number: int) -> Mapping[Form, Float32[Array, "D D"]]:
         """Return the forms that a layer has."""
-        if number not in self._forms:
+        made = self._forms.get(number)
+        if made is None:
             made = forms_of(self.layer(number))
-            _make_room(self._forms, sum(form.nbytes for form in made.values()))
-            self._forms[number] = made
-        return self._forms[number]
+            with self._lock:
+                _make_room(self._forms, sum(form.nbytes for form in made.values()))
+                self._forms[number] = made
+        return made
 
     @cached_property
     def repeats(self) -> bool:
@@ -301,6 +307,19 @@ def pooled(layer: Layer, *, most: int = 4) -> Units | None:
         np.concatenate([units.up_FD for units in chosen]),
         np.concatenate([units.down_FD for units in chosen]),
     )
+
+
+def spaced(units: Units, most: int) -> Array:
+    """Return the numbers of ``most`` units evenly spaced in the order of their gate rows' lengths; all where no more.
+
+    A sample of all sizes that does not depend on how units are numbered.
+    """
+    count = len(units.key_FD)
+    if count <= most:
+        return np.arange(count)
+    norms = np.einsum("fd,fd->f", units.key_FD, units.key_FD, dtype=np.float64)
+    ranked = np.argsort(-norms, kind="stable")
+    return np.sort(ranked[np.linspace(0, count - 1, most).round().astype(int)])
 
 
 def largest(units: Units, most: int) -> Array:

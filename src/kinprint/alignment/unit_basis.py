@@ -83,7 +83,9 @@ def unit_basis(suspect: Trunk, base: Trunk, *, starts: Sequence[tuple[int, int]]
             for here in _spread(sides[0], _SUSPECT_LAYERS)
             for there in _nearest_layers(suspect, base, here, sides[1])
         ]
-    started = [_started(tables, here, there) for here, there in usable]
+    # Where it is known which layers face each other, one round is enough to read the embeddings by.
+    rounds = 1 if starts else _ROUNDS_ALONE
+    started = [_started(tables, here, there, rounds) for here, there in usable]
     best = max(started, key=lambda start: start.agreement)
     if starts:
         return best.basis
@@ -147,10 +149,10 @@ def _spread(layers: Sequence[int], most: int) -> list[int]:
     return [layers[i] for i in np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int))]
 
 
-def _started(tables: _Tables, here: int, there: int) -> _Start:
+def _started(tables: _Tables, here: int, there: int, rounds: int) -> _Start:
     """Return the basis that one pair of layers gives."""
     basis = Basis("units", *procrustes(*_by_properties(tables, here, there)))
-    for _ in range(_ROUNDS_ALONE):
+    for _ in range(rounds):
         basis = _sharpened(tables, basis, [(here, there)])
     return _Start(_agreement(tables.suspect.forms(here), tables.base.forms(there), basis), basis)
 

@@ -17,9 +17,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from kinprint.alignment.basis import Basis, turned
-from kinprint.alignment.trunk import Layer, pooled, unit_rows
+from kinprint.alignment.trunk import Layer, pooled, spaced, unit_rows
 from kinprint.checkpoint import Array
 from kinprint.linalg.threads import threads_for
+
+UNITS = 512
+"""Most units of a layer that count, of all sizes."""
 
 RIDGE = 0.1
 """Added to each direction's share of the mean energy."""
@@ -58,7 +61,8 @@ def _rows(layer: Layer, *, written: bool) -> Iterator[Array]:
         yield from (layer.attention.o_HD,) if written else (layer.attention.k_KD, layer.attention.v_KD)
     units = pooled(layer)
     if units is not None:
-        yield from (units.down_FD,) if written else (units.key_FD, units.up_FD)
+        some = spaced(units, UNITS)
+        yield from (units.down_FD[some],) if written else (units.key_FD[some], units.up_FD[some])
 
 
 def _scaled(basis: Basis, moment_KK: Array) -> Basis:

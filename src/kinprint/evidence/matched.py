@@ -28,6 +28,7 @@ from kinprint.evidence.pair import Facing, Pair
 from kinprint.evidence.population import among_innocents
 from kinprint.evidence.records import Statement
 from kinprint.evidence.sizes import EXPERTS, UNITS, matched_heads, matched_units, trunk_size
+from kinprint.linalg.threads import side_by_side
 from kinprint.types import Evidence, Table, Value
 
 PROCEDURE = method_id("matched", 1, experts=EXPERTS, ridge=RIDGE, units=UNITS)
@@ -62,11 +63,14 @@ def measure(pair: Pair) -> Sizes:
     """Return the sizes of all facing layers; empty where no basis could be found."""
     if pair.whitened is None:
         return Sizes((), ())
-    layers = [pair.layers(facing) for facing in pair.facing]
-    return Sizes(
-        tuple(matched_heads(*both, *pair.whitened) for both in layers),
-        tuple(matched_units(*both, *pair.whitened) for both in layers),
-    )
+    read, write = pair.whitened
+
+    def sizes(facing: Facing) -> tuple[float | None, float | None]:
+        suspect, base = pair.layers(facing)
+        return matched_heads(suspect, base, read, write), matched_units(suspect, base, read, write)
+
+    found = side_by_side(sizes, pair.facing)
+    return Sizes(tuple(heads for heads, _ in found), tuple(units for _, units in found))
 
 
 def heads(pair: Pair, sizes: Sizes) -> Evidence:

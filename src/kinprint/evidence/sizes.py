@@ -26,8 +26,8 @@ from kinprint.linalg.threads import threads_for
 EXPERTS = 4
 """Most experts of a suspect's layer that are matched, spread over the layer; against all of the base's layer."""
 
-UNITS = 2048
-"""Most units of a suspect's MLP that are matched; against all of the base's."""
+UNITS = 512
+"""Most units of a suspect's MLP that are matched, of all sizes; against all of the base's."""
 
 _ROUNDING = 1e-6
 """Share of its largest possible value below which a sum of float32 products counts as 0: ten times its rounding."""

@@ -6,10 +6,18 @@ virtual each wait can last a scheduler's turn, which is longer than the work its
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import os
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+MOST_WORKERS = 8
+"""Most pieces of work side by side: each holds a layer or two."""
 
 THREADED_ORDER = 1024
 """Matrices with at least as many rows and columns are left to as many threads as the library takes by itself."""
@@ -30,6 +38,21 @@ def one_thread() -> Generator[None]:
     """Run the block with one BLAS thread: with more, sums add up in another order and the last bits differ."""
     with threads_for(0):
         yield
+
+
+def side_by_side(work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+    """Return ``work(item)`` for every item, in order, on as many cores as there are.
+
+    Each piece runs with one BLAS thread, so its result does not depend on how many run beside it. Array work releases
+    Python's lock; work of small arrays gains nothing.
+    """
+    waiting = list(items)
+    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MOST_WORKERS)
+    with one_thread():
+        if cores < 2 or len(waiting) < 2:
+            return [work(item) for item in waiting]
+        with ThreadPoolExecutor(cores) as pool:
+            return list(pool.map(work, waiting))
 
 
 def blas() -> str:
