@@ -135,9 +135,9 @@ def test_all_sixteen_sceptr_encoders_are_recognised_whole(sceptr: Path) -> None:
 
 
 def test_units_of_sceptr_keep_their_number_from_layer_to_layer(sceptr: Path) -> None:
-    """All layers start as copies of one, and training has not undone it: why the table lets no layer be renumbered."""
+    """All layers start as copies of one, and training has not undone it: why layers may only be renumbered alike."""
     model = view(open_checkpoint(sceptr / "SCEPTR"))
-    assert model.family.exchangeable("ffn")
+    assert model.family.together("ffn")
     first, second = (model.array("mlp.up", layer) for layer in (0, 1))
     cosines = first @ second.T / np.outer(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
     size = len(cosines)
@@ -147,8 +147,14 @@ def test_units_of_sceptr_keep_their_number_from_layer_to_layer(sceptr: Path) -> 
 
 
 def test_sceptrs_child_is_told_from_a_stranger_of_its_shape_by_role(sceptr: Path) -> None:
-    derived = api.compare(sceptr / "SCEPTR_finetuned", sceptr / "SCEPTR")
-    stranger = api.compare(sceptr / "SCEPTR_CDR3_only", sceptr / "SCEPTR")
+    methods = ("pcs", "tensor-cosine", "ghostspec-mse")
+    derived = api.compare(sceptr / "SCEPTR_finetuned", sceptr / "SCEPTR", methods=methods)
+    stranger = api.compare(sceptr / "SCEPTR_CDR3_only", sceptr / "SCEPTR", methods=methods)
+    assert derived.verdict is not None
+    assert stranger.verdict is not None
+    assert derived.verdict.conclusion == "derived"
+    assert (derived.verdict.log10_p or 0.0) <= -6
+    assert stranger.verdict.conclusion == "independent"
     for method, name in (("pcs", "by role"), ("tensor-cosine", "attn.q cosine"), ("tensor-cosine", "mlp.down cosine")):
         assert value(derived, method, name) > 0.9
         assert abs(value(stranger, method, name)) < 0.1
