@@ -15,6 +15,7 @@ from pathlib import Path
 from kinprint.alignment.trunk import Trunk
 from kinprint.architecture import view
 from kinprint.bench.calibration.run import independent_models
+from kinprint.bench.lines import model_path
 from kinprint.checkpoint import open_checkpoint
 from kinprint.errors import UsageError
 from kinprint.evidence import embedding as embeddings
@@ -67,7 +68,7 @@ def _models(zoos: Sequence[Path]) -> tuple[list[Innocent], list[Path]]:
         if manifest is None:
             raise UsageError(f"{zoo} holds no built suite: run 'kinprint zoo build' first")
         for entry in independent_models(manifest, every_shape=True):
-            path = zoo / entry.name / entry.weights_file if entry.kind == "packaged" else zoo / entry.name
+            path = model_path(zoo, entry)
             trunk = _trunk(path)
             if trunk.view.family.name == "unknown" or not trunk.width:
                 continue

@@ -7,16 +7,14 @@ import subprocess
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, ClassVar, Literal, cast
-
-from pydantic import ValidationError
+from typing import ClassVar, Literal, cast
 
 from kinprint import canonical, registry
 from kinprint.bench import verdicts
 from kinprint.bench.cases import expand, read_cases
+from kinprint.bench.lines import appended, model_path, read_lines
 from kinprint.bench.measure import Measured, Opened, measure, method_by_id
 from kinprint.bench.metrics import hard_rates, rates
 from kinprint.bench.plots import write_plots
@@ -147,9 +145,9 @@ def _measure_all(
         suspect, base = entries[case.suspect], entries[case.base]
         missing = [i for i in ids if (suspect.content_digest, base.content_digest, i) not in known]
         if missing:
-            tasks.append((_path(zoo, suspect), _path(zoo, base), missing))
+            tasks.append((model_path(zoo, suspect), model_path(zoo, base), missing))
             pairs.append((suspect, base))
-    with _appended(out / MEASURED_FILE) as file:
+    with appended(out / MEASURED_FILE) as file:
         for done, (found, pair) in enumerate(zip(_results(tasks, jobs), pairs, strict=True), start=1):
             _check_digests(found, pair, zoo)
             for one in found:
@@ -161,18 +159,6 @@ def _measure_all(
     return known
 
 
-@contextmanager
-def _appended(path: Path) -> Generator[IO[str]]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}: choose another folder") from error
-    with file:
-        file.write("\n" if file.tell() else "")  # an earlier run may have stopped in the middle of a line
-        yield file
-
-
 def _check_digests(found: Sequence[Measured], pair: tuple[ModelEntry, ModelEntry], zoo: Path) -> None:
     """The manifest says which model has which origin; of other bytes it says nothing."""
     for entry, digests in zip(pair, ({one.suspect for one in found}, {one.base for one in found}), strict=True):
@@ -182,23 +168,9 @@ def _check_digests(found: Sequence[Measured], pair: tuple[ModelEntry, ModelEntry
             )
 
 
-def _path(zoo: Path, entry: ModelEntry) -> Path:
-    """Return what to open: the folder, or the one file that was unpacked into it."""
-    folder = zoo / entry.name
-    return folder / entry.weights_file if entry.kind == "packaged" else folder
-
-
 def _read_measured(path: Path) -> dict[Key, Measured]:
     """Return what earlier runs measured. A line that a stopped run left half-written is measured again."""
-    known: dict[Key, Measured] = {}
-    if path.is_file():
-        for line in filter(None, path.read_text(encoding="utf-8", errors="replace").splitlines()):
-            try:
-                one = Measured.model_validate_json(line)
-            except ValidationError:
-                continue
-            known[one.suspect, one.base, one.id] = one
-    return known
+    return {(one.suspect, one.base, one.id): one for one in read_lines(path, Measured)}
 
 
 def _results(tasks: Sequence[_Task], jobs: int) -> Generator[list[Measured]]:

@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-from pydantic import ValidationError
 
 from kinprint import canonical
 from kinprint.alignment.basis import BasisKind, Refusal
 from kinprint.alignment.trunk import Trunk
 from kinprint.architecture import view
 from kinprint.bench.calibration.records import Outcome
+from kinprint.bench.lines import appended, read_lines
 from kinprint.checkpoint import open_checkpoint
 from kinprint.errors import UsageError
 from kinprint.evidence import exact_experts, exact_groups, exact_residual, exact_units
@@ -139,7 +137,7 @@ def measure_all(pairs: Sequence[ToTest], out: Path, *, jobs: int, progress: Prog
     for pair in pairs:
         if lacking := [i for i in ids if (pair.suspect_digest, pair.base_digest, i) not in known]:
             missing[pair] = lacking
-    with _appended(out / TESTED_FILE) as file:
+    with appended(out / TESTED_FILE) as file:
         for done, (pair, found) in enumerate(zip(missing, _results(missing, jobs), strict=True), start=1):
             _check_digests(pair, found)
             for one in found:
@@ -213,24 +211,4 @@ def _check_digests(pair: ToTest, found: Sequence[Outcome]) -> None:
 
 def _read(path: Path) -> dict[Key, Outcome]:
     """Return what earlier runs tested. A line that a stopped run left half-written is tested again."""
-    known: dict[Key, Outcome] = {}
-    if path.is_file():
-        for line in filter(None, path.read_text(encoding="utf-8", errors="replace").splitlines()):
-            try:
-                one = Outcome.model_validate_json(line)
-            except ValidationError:
-                continue
-            known[one.suspect, one.base, one.id] = one
-    return known
-
-
-@contextmanager
-def _appended(path: Path) -> Generator[IO[str]]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}: choose another folder") from error
-    with file:
-        file.write("\n" if file.tell() else "")  # an earlier run may have stopped in the middle of a line
-        yield file
+    return {(one.suspect, one.base, one.id): one for one in read_lines(path, Outcome)}

@@ -25,6 +25,7 @@ from kinprint.bench.calibration.plots import qq
 from kinprint.bench.calibration.records import CalibrationResult, Draw, Outcome
 from kinprint.bench.calibration.rows import LEAST, LEVEL, SEED, judged, unused
 from kinprint.bench.calibration.text import csv_rows, markdown
+from kinprint.bench.lines import model_path
 from kinprint.errors import UsageError
 from kinprint.version import __version__
 from kinprint.zoo.manifest import Manifest, ModelEntry, read_manifest
@@ -145,12 +146,7 @@ def _zoo(folder: Path) -> Zoo:
 
 
 def _to_test(folder: Path, suspect: ModelEntry, base: ModelEntry) -> ToTest:
-    return ToTest(_path(folder, suspect), _path(folder, base), suspect.content_digest, base.content_digest)
-
-
-def _path(folder: Path, entry: ModelEntry) -> Path:
-    """Return what to open: the folder, or the one file that was unpacked into it."""
-    return folder / entry.name / entry.weights_file if entry.kind == "packaged" else folder / entry.name
+    return ToTest(model_path(folder, suspect), model_path(folder, base), suspect.content_digest, base.content_digest)
 
 
 def _draws(test: ExactTest, zoo: Zoo, known: Mapping[Key, Outcome]) -> list[Draw]:
