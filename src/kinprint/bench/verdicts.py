@@ -24,7 +24,7 @@ ASKED = "verdict"
 
 VALUE = "size"
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a test, the plan or the rule gives another verdict on the same pair."""
 
 MODE: Mode = "default"

@@ -10,7 +10,7 @@ A verdict by size has no alpha: its margin was set on independent pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -81,7 +81,8 @@ def gather(
     """
     found = Findings(list(first))
     tell("exact tests in the stored basis")
-    found.evidence += _stage_1(pair, alpha)
+    found.evidence += about_the_trunk(list(_stage_1(pair, alpha)))
+    known = list(found.evidence)
     if mode == "quick" and found.decided:
         return found
     tell("matching heads and units")
@@ -89,7 +90,7 @@ def gather(
     found.evidence += [matched.heads(pair, found.sizes), matched.units(pair, found.sizes)]
     if mode == "thorough" or not found.decided:
         tell("exact tests in the basis that was found")
-        found.evidence += _stage_2(pair, alpha)
+        found.evidence += about_the_trunk([*known, *_stage_2(pair, alpha)])[len(known) :]
     if mode != "quick":
         tell("embeddings")
         found.evidence.append(embedding.test(pair))
@@ -134,6 +135,24 @@ def _in_basis(pair: Pair, basis: Basis | Refusal, kind: str, log10_alpha: float)
             yield state(kind).not_applicable(basis.reason)
         else:
             yield _checked(run(pair, basis, kind, log10_alpha))
+
+
+def about_the_trunk(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """Return evidence in which a shared embedding does not speak for the layers.
+
+    A model trained from scratch on another's embedding takes over the numbering of its coordinates: layers then
+    resemble each other coordinate by coordinate, though none was copied. Where the embedding is shared, tests that
+    permute residual coordinates no longer test the trunk. Units, heads and experts are numbered apart from it.
+    """
+    if not any("rows=embeddings" in one.id and one.beyond for one in evidence):
+        return list(evidence)
+    note = "the embedding is shared, and with it the numbering of coordinates: shown, and carries no verdict on layers"
+    return [
+        one.model_copy(update={"carries": False, "beyond": False, "notes": (*one.notes, note)})
+        if one.id.startswith("exact-residual/") and "rows=embeddings" not in one.id
+        else one
+        for one in evidence
+    ]
 
 
 def _checked(evidence: Evidence) -> Evidence:
