@@ -25,7 +25,7 @@ from kinprint.alignment.trunk import Layer, Units
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.evidence.pair import Pair
-from kinprint.evidence.records import Statement
+from kinprint.evidence.records import SEED, Statement
 from kinprint.linalg.permutation import permutation_test
 from kinprint.linalg.threads import threads_for
 from kinprint.types import Evidence
@@ -46,7 +46,9 @@ def statement(basis: str) -> Statement:
     """Return what this test says about itself in one kind of basis."""
     return Statement(
         name=f"units in stored order, {basis} basis",
-        id=method_id("exact-units", 1, basis=basis, labels=LABELS, layers=LAYERS, experts=EXPERTS, draws=DRAWS),
+        id=method_id(
+            "exact-units", 1, basis=basis, labels=LABELS, layers=LAYERS, experts=EXPERTS, draws=DRAWS, seed=SEED
+        ),
         rung=1,
         null="independent initialisation: the numbering of MLP units is exchangeable (gate, up and down together)",
         defeats="units in another order" + ("; a rotated residual stream" if basis == "stored" else ""),
@@ -64,7 +66,9 @@ def test(pair: Pair, basis: Basis, kind: str, log10_alpha: float) -> Evidence:
         return said.not_applicable("no facing layers have MLPs with the same number of units" + _listed(skipped))
     size = float(np.trace(total)) / len(total) / used / 2
     notes = (f"{len(total)} labels in {used} facing MLPs{_listed(skipped)}",)
-    return said.exact(permutation_test([total], draws=DRAWS), size=size, log10_alpha=log10_alpha, notes=notes)
+    return said.exact(
+        permutation_test([total], draws=DRAWS, seed=SEED), size=size, log10_alpha=log10_alpha, notes=notes
+    )
 
 
 def score_sum(pair: Pair, basis: Basis) -> tuple[Array | None, int, list[str]]:

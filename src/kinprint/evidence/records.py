@@ -11,6 +11,9 @@ from kinprint.types import Evidence, Table, Value
 ALPHA = 1e-6
 """Family-wise error rate of the exact tests, unless the caller gives another."""
 
+SEED = 0
+"""Of the relabellings that exact tests draw."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
