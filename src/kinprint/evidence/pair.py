@@ -39,8 +39,8 @@ WHITENED_LAYERS = 4
 """Layers of each model, spread over the depth, whose rows say how loud each direction of the stream is."""
 
 ENOUGH = 0.5
-"""Mean cosine of attention forms from which on a basis is taken without trying the dearer ones: strangers stay below a
-tenth of it, and what is tested in the basis has its own margin."""
+"""Mean cosine of whitened value forms from which on a basis is taken without trying the dearer ones. It decides nothing
+but which bases are tried: what is tested in the basis has its own margin."""
 
 
 @dataclass(frozen=True, slots=True)
