@@ -35,7 +35,7 @@ def verdict_id() -> str:
     """Return the id under which verdicts are kept: with the margins, the calibration and every setting behind them.
 
     Example:
-        >>> verdict_id().startswith("verdict/v1[alpha=1e-06,calibration=")
+        >>> verdict_id().startswith(f"verdict/v{VERSION}[alpha=1e-06,calibration=")
         True
     """
     return canonical.method_id(
