@@ -133,7 +133,6 @@ def test_forms_by_hand() -> None:
         o_HD=np.array([[1, 0]], dtype=np.float32),
         heads=1,
         kv_heads=1,
-        head_dim=1,
     )
     forms = forms_of(Layer(attention, (units([[3, 4], [0, 2]], [[1, 0], [0, 1]], [[0, 2], [5, 0]]),)))
     assert forms["qk"].tolist() == [[3, 4], [6, 8]]
@@ -150,7 +149,6 @@ def test_query_heads_of_a_group_are_summed_by_hand() -> None:
         o_HD=np.ones((4, 2), dtype=np.float32),
         heads=4,
         kv_heads=2,
-        head_dim=1,
     )
     left, right = attention.group_factors("qk")
     assert left.tolist() == [[[1, 1]], [[2, 3]]]
@@ -227,10 +225,11 @@ def test_a_model_without_roles_has_no_layers() -> None:
     assert (model.layers, model.width, model.repeats, model.problems) == ([], 0, False, ())
 
 
-def test_attention_whose_heads_are_unknown_is_left_out_and_the_mlps_stay() -> None:
+def test_attention_whose_output_does_not_fit_its_heads_is_left_out_and_its_mlp_stays() -> None:
     state = random("llama", 0)
     tensors = {name: state.checkpoint().read(name) for name in state.checkpoint().tensors}
     name = "model.language_model.layers.1.self_attn.o_proj.weight"
     model = Trunk(view(MemoryCheckpoint({**tensors, name: tensors[name][:, :-1]}, config=state.config)))
-    assert [list(model.forms(number)) for number in model.layers] == [["ud", "gate"]] * 3
+    whole = ["qk", "vo", "ud", "gate"]
+    assert [list(model.forms(number)) for number in model.layers] == [whole, ["ud", "gate"], whole]
     assert model.width == 24

@@ -204,10 +204,10 @@ def test_large_values_are_finite_although_their_sum_is_not() -> None:
 def test_every_tensor_without_a_role_is_listed_and_counted() -> None:
     arrays = filled(llama_shapes())
     known = sum(array.size for array in arrays.values())
-    arrays["vision.weight"] = np.zeros((10, 10), dtype=np.float32)
-    arrays["model.layers.0.self_attn.sinks"] = np.zeros(4, dtype=np.float32)
+    arrays["nonsense.weight"] = np.zeros((10, 10), dtype=np.float32)
+    arrays["model.layers.0.self_attn.nonsense"] = np.zeros(4, dtype=np.float32)
     model = seen(arrays)
-    assert model.unmapped == ("vision.weight", "model.layers.0.self_attn.sinks")
+    assert model.unmapped == ("nonsense.weight", "model.layers.0.self_attn.nonsense")
     assert model.parameters == known + 104
     assert model.coverage == pytest.approx(known / (known + 104), abs=1e-12)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from handmade import Headers, Shapes, filled, without
 
-from kinprint.architecture import UNKNOWN, view
+from kinprint.architecture import view
 from kinprint.checkpoint import Array, MemoryCheckpoint
 from kinprint.errors import CheckpointError
 from kinprint.transform import ModelState, preserve
@@ -119,9 +119,12 @@ def test_constants_are_no_parameters_but_sinusoids_in_the_stream_must_move_with_
 
 
 def test_another_torch_encoder_is_not_taken_for_one() -> None:
-    """Where its norms stand is written nowhere in it."""
+    """Where its norms stand is written nowhere in it: torch's default is taken, and nothing is folded or declared."""
     shapes = {name.replace("_self_attention_stack.", "encoder."): shape for name, shape in left_aligned().items()}
-    assert view(Headers(shapes, config())).family is UNKNOWN
+    found = view(Headers(shapes, config()))
+    assert (found.family.name, found.family.placement) == ("generic", "post")
+    assert not any(place.part.reads for place in found.parts.values())
+    assert found.family.exchangeable("residual") is not None
 
 
 def test_exact_tests_are_left_to_a_stream_without_sinusoids() -> None:

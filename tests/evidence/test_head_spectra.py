@@ -89,7 +89,7 @@ def test_groups_that_do_not_differ_correlate_with_nothing() -> None:
 def test_singular_values_of_groups_by_hand_and_cut_groups_left_out() -> None:
     eye = np.eye(2, 4, dtype=np.float32)
     blocks = np.concatenate([eye, 2 * eye, 0 * eye])
-    attention = Attention(q_HD=3 * blocks, k_KD=blocks, v_KD=blocks, o_HD=blocks, heads=3, kv_heads=3, head_dim=2)
+    attention = Attention(q_HD=3 * blocks, k_KD=blocks, v_KD=blocks, o_HD=blocks, heads=3, kv_heads=3)
     found = head_spectra(attention)
     np.testing.assert_allclose(found.spectra["qk"], [[3, 3], [12, 12]], atol=1e-12)
     np.testing.assert_allclose(found.spectra["vo"], [[1, 1], [4, 4]], atol=1e-12)

@@ -42,7 +42,7 @@ def sizes(of: Pair) -> tuple[list[float], list[float]]:
 
 def attention(q: Any, k: Any, v: Any, o: Any, *, kv_heads: int) -> Attention:
     q_HD, k_KD, v_KD, o_HD = (np.array(rows, dtype=np.float32) for rows in (q, k, v, o))
-    return Attention(q_HD, k_KD, v_KD, o_HD, len(q_HD), kv_heads, 1)
+    return Attention(q_HD, k_KD, v_KD, o_HD, len(q_HD), kv_heads)
 
 
 def mlp(gate: Any, up: Any, down: Any) -> Units:
@@ -227,7 +227,7 @@ def test_a_group_whose_form_vanishes_is_like_nothing(seed: int) -> None:
     zero_q, zero_k = np.outer([1, 3, 5, 7], query), np.outer([1, -2, -6, 5], key)
     zero_q, zero_k = zero_q.astype(np.float32), zero_k.astype(np.float32)
     q, k, v, o = rng.standard_normal((4, 4, 8)).astype(np.float32)
-    nothing, other = Attention(zero_q, zero_k, zero_k, zero_q, 1, 1, 4), Attention(q, k, v, o, 1, 1, 4)
+    nothing, other = Attention(zero_q, zero_k, zero_k, zero_q, 1, 1), Attention(q, k, v, o, 1, 1)
     eight = Basis("stored", np.eye(8), np.eye(8))
     for two in ((nothing, nothing), (nothing, other), (other, nothing)):
         assert group_cosines(*two, eight, "qk").tolist() == [[0]]

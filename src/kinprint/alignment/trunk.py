@@ -49,24 +49,26 @@ _MIXTURE_ROLES = (("moe", True), ("moe.shared", False))
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """One layer's attention, gains folded. ``o_HD`` holds the columns of the output matrix as rows."""
+    """One layer's attention, gains folded. ``o_HD`` holds the columns of the output matrix as rows.
+
+    V and O are the rows of values and of what they are summed to: K and H, but where values have a head size of their
+    own.
+    """
 
     q_HD: Float32[Array, "H D"]
     k_KD: Float32[Array, "K D"]
-    v_KD: Float32[Array, "K D"]
-    o_HD: Float32[Array, "H D"]
+    v_KD: Float32[Array, "V D"]
+    o_HD: Float32[Array, "O D"]
     heads: int
     kv_heads: int
-    head_dim: int
 
     def group_factors(self, form: Literal["qk", "vo"]) -> tuple[Float64[Array, "G C D"], Float64[Array, "G C D"]]:
         """Return (left, right) so that a key/value group's form is ``left[g].T @ right[g]``, summed over its heads."""
-        shape = {"heads": self.heads, "kv_heads": self.kv_heads, "head_dim": self.head_dim}
-        if form == "qk":
-            left, right = grouped_query_sum(self.q_HD, **shape), self.k_KD.astype(np.float64)
-        else:
-            left, right = grouped_output_sum(self.o_HD.T, **shape).T, self.v_KD.astype(np.float64)
-        blocks = (self.kv_heads, self.head_dim, -1)
+        right = (self.k_KD if form == "qk" else self.v_KD).astype(np.float64)
+        size = right.shape[0] // self.kv_heads
+        shape = {"heads": self.heads, "kv_heads": self.kv_heads, "head_dim": size}
+        left = grouped_query_sum(self.q_HD, **shape) if form == "qk" else grouped_output_sum(self.o_HD.T, **shape).T
+        blocks = (self.kv_heads, size, -1)
         return left.reshape(blocks), right.reshape(blocks)
 
 
@@ -216,16 +218,17 @@ def read_layer(view: ModelView, number: int) -> Layer:
 
 
 def _attention(view: ModelView, number: int) -> Attention | None:
-    size = view.geometry
-    roles = ("attn.q", "attn.k", "attn.v", "attn.o")
-    if not all(view.has(role, number) for role in roles) or not (size.heads and size.kv_heads and size.head_dim):
+    size = view.heads_at(number)
+    if size is None or size.heads % size.kv_heads or not all(view.has(role, number) for role in ("attn.v", "attn.o")):
         return None
-    q, k, v = (_single(view.array(role, number, fold=True)) for role in roles[:3])
+    roles = ("attn.q", "attn.k", "attn.v")
+    q, k, v = (_single(view.array(role, number, fold=True)) for role in roles)
     o = _written(view, "attn.o", number)
-    rows, kept = size.heads * size.head_dim, size.kv_heads * size.head_dim
-    if (q.shape[0], k.shape[0], v.shape[0], o.shape[0]) != (rows, kept, kept, rows) or size.heads % size.kv_heads:
+    if v.shape[0] % size.kv_heads or o.shape[0] * size.kv_heads != v.shape[0] * size.heads:
         return None
-    return Attention(q, k, v, o, size.heads, size.kv_heads, size.head_dim)
+    if len({part.shape[1] for part in (q, k, v, o)}) > 1:
+        return None  # reads or writes another stream
+    return Attention(q, k, v, o, size.heads, size.kv_heads)
 
 
 def _mlps(view: ModelView, number: int) -> list[tuple[str, int | None]]:

@@ -12,45 +12,80 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from kinprint.types import Record
 
 Axis = Literal[
     "residual", "vocab", "position", "type", "label", "pooled", "head",
     "query.{layer}", "key.{layer}", "value.{layer}", "context.{layer}",
+    "query-rope.{layer}", "key-rope.{layer}", "query-rank.{layer}", "kv-rank.{layer}",
+    "cross-query.{layer}", "cross-key.{layer}", "cross-value.{layer}", "cross-context.{layer}",
     "ffn.{layer}", "shared-ffn.{layer}", "shared-gate.{layer}",
-    "expert.{layer}", "expert-ffn.{layer}.{expert}",
-    "feature", "special", "code",
+    "expert.{layer}", "expert-ffn.{layer}.{expert}", "shared-expert-ffn.{layer}.{expert}",
+    "feature", "special", "code", "own",
 ]  # fmt: skip
 """Every axis a table may name. ``query``/``key``/``value`` are the rows of the three projections, ``context`` the
 columns of the output projection (query heads), ``head`` the coordinates of one head, ``expert`` the router's rows,
 ``feature`` the fixed features that describe an input where no table embeds it, ``code`` those of the token alone and
-``special`` the tokens that have no fixed code."""
+``special`` the tokens that have no fixed code. ``query-rank`` and ``kv-rank`` are the latent coordinates of multi-head
+latent attention, ``query-rope`` and ``key-rope`` its rows that carry positions. ``cross-`` stands for attention to
+another stream. ``own`` is an axis of one tensor alone, or one whose partners no table describes: never compared in
+length, and nothing may be permuted along it."""
 
-Role = Literal[
+OWN = "own"
+
+ROLES = (
     "embed.token", "embed.position", "embed.type", "embed.input", "embed.special", "unembed", "unembed.bias",
     "norm.embed", "norm.attn", "norm.mlp", "norm.attn_post", "norm.mlp_post", "norm.final", "norm.q", "norm.k",
+    "norm.cross", "norm.cross_post", "norm.q_rank", "norm.kv_rank",
     "norm.embed.bias", "norm.attn.bias", "norm.mlp.bias", "norm.attn_post.bias", "norm.mlp_post.bias",
-    "norm.final.bias",
+    "norm.final.bias", "norm.q.bias", "norm.k.bias", "norm.cross.bias", "norm.cross_post.bias",
     "attn.q", "attn.k", "attn.v", "attn.o", "attn.q.bias", "attn.k.bias", "attn.v.bias", "attn.o.bias",
+    "attn.q_a", "attn.q_b", "attn.q_rope", "attn.kv_a", "attn.k_rope", "attn.k_b", "attn.v_b",
+    "attn.q_a.bias", "attn.q_b.bias", "attn.kv_a.bias", "attn.gate", "attn.gate.bias", "attn.sinks",
+    "cross.q", "cross.k", "cross.v", "cross.o", "cross.q.bias", "cross.k.bias", "cross.v.bias", "cross.o.bias",
     "mlp.gate", "mlp.up", "mlp.down", "mlp.gate.bias", "mlp.up.bias", "mlp.down.bias",
     "moe.router", "moe.router.bias", "moe.gate", "moe.up", "moe.down",
+    "moe.gate.bias", "moe.up.bias", "moe.down.bias",
     "moe.shared.gate", "moe.shared.up", "moe.shared.down", "moe.shared.router",
+    "ssm.in", "ssm.conv", "ssm.x", "ssm.dt", "ssm.A", "ssm.D", "ssm.norm", "ssm.out",
+    "ssm.in.bias", "ssm.conv.bias", "ssm.dt.bias", "ssm.out.bias",
+    "linear.q", "linear.k", "linear.v", "linear.gate", "linear.a", "linear.b", "linear.in", "linear.conv",
+    "linear.A", "linear.dt.bias", "linear.norm", "linear.out",
+    "conv.in", "conv.kernel", "conv.out", "conv.in.bias", "conv.kernel.bias", "conv.out.bias",
     "head.pooler", "head.pooler.bias", "head.transform", "head.transform.bias",
     "head.norm", "head.norm.bias", "head.classifier", "head.classifier.bias",
     "head.relationship", "head.relationship.bias",
-]  # fmt: skip
-"""Every role a table may name. Those under ``head.`` are task heads: mapped, and no evidence by themselves."""
+)  # fmt: skip
+"""Every role a table may name, besides ``other.`` and a word for what no other role describes. Those under ``head.``
+are task heads: mapped, and no evidence by themselves. ``ssm.`` are state-space blocks (Mamba), ``linear.`` linear
+attention (DeltaNet, KDA, lightning), ``conv.`` short convolutions: sequence mixers that are never judged as attention.
+``cross.`` is attention to another stream."""
+
+OTHER = "other."
+"""Start of the roles of what the architecture adds to the common parts: mapped under its own name, compared as such."""
+
+
+def _known(role: str) -> str:
+    if role not in ROLES and not re.fullmatch(r"other(\.[\w-]+)+", role):
+        raise ValueError(f"unknown role {role!r}")
+    return role
+
+
+Role = Annotated[str, AfterValidator(_known)]
+"""One of ``ROLES``, or ``other.`` and a name."""
 
 Size = Literal[
     "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "expert_ffn", "experts", "vocab",
-    "rotary_share", "rotary_dims", "expert_groups",
+    "rotary_share", "rotary_dims", "expert_groups", "nope_dim", "rope_dim", "value_dim",
 ]  # fmt: skip
 """Every size a table may look up in a config. ``rotary_share`` and ``rotary_dims`` say the same thing as a share and
-as a count; ``expert_groups`` is how many groups a router chooses among before it chooses experts."""
+as a count; ``expert_groups`` is how many groups a router chooses among before it chooses experts. ``nope_dim``,
+``rope_dim`` and ``value_dim`` are coordinates of one head of multi-head latent attention: of queries and keys without
+and with positions, and of values."""
 
 LabelGroup = Literal["residual", "ffn", "kv", "expert"]
 """Numberings that training leaves arbitrary. ``residual``: the coordinates of the stream, one numbering for all tensors
@@ -66,6 +101,8 @@ TOGETHER = "exchangeable together"
 _NUMBER = re.compile(r"(?<![^.])[0-9]{1,6}(?![^.])")
 """A whole dot-separated word of digits: a layer or an expert. Longer ones are no index of anything."""
 
+_SLOT = re.compile(r"\{(?:layer|expert|block)\}|(?<![^.])[0-9]{1,6}(?![^.])")
+
 
 class Part(Record):
     """One role inside a stored tensor.
@@ -76,6 +113,8 @@ class Part(Record):
         input: Name of the second axis (``in`` in the tables); empty for vectors.
         reads: Role of the norm whose gain multiplies this part's input; empty where none can be folded.
         normed: Role of the norm applied to this part's output rows (q and k norms); empty where none is.
+        size: Which size counts this part's rows (of one head where the split is by head); empty for an equal share,
+            or for the head size where the axis is query, key or value.
     """
 
     role: Role
@@ -83,6 +122,7 @@ class Part(Record):
     input: Axis | Literal[""] = Field(default="", alias="in")
     reads: Role | Literal[""] = ""
     normed: Role | Literal[""] = ""
+    size: Size | Literal[""] = ""
 
 
 class Rule(Record):
@@ -92,26 +132,34 @@ class Rule(Record):
     ``parts`` list.
 
     Attributes:
-        name: Tensor name with ``{p}`` (prefix), ``{layer}`` and ``{expert}`` where they stand.
+        name: Tensor name with ``{p}`` (prefix), ``{layer}``, ``{expert}`` and ``{block}`` (one of the blocks of a
+            layer) where they stand; any other number stands for itself.
         parts: The roles in it, in stored order.
-        layout: ``out-in`` as nn.Linear stores, or ``in-out`` as Conv1D does.
+        layout: ``out-in`` as nn.Linear stores, ``in-out`` as Conv1D does, ``flat`` for kernels whose trailing axes are
+            one, or heads before both: ``heads-out-in`` and ``heads-in-out``.
         split: How several parts share the out axis: ``blocks`` one after the other; ``per-head``
-            [head, part, head_dim]; ``per-group`` [kv head, queries + key + value, head_dim].
+            [head, part, rows of a head]; ``per-group`` [kv head, queries + key + value, head_dim]; ``per-shard``
+            [shard, part, heads of the shard]; ``interleaved`` [row, part].
         stacked: Whether the first stored axis counts experts.
+        shards: How many shards a ``per-shard`` split has.
+        layers: The layers in which the name means this; empty for all.
     """
 
     name: str
     parts: tuple[Part, ...]
-    layout: Literal["out-in", "in-out"] = "out-in"
-    split: Literal["blocks", "per-head", "per-group"] = "blocks"
+    layout: Literal["out-in", "in-out", "flat", "heads-out-in", "heads-in-out"] = "out-in"
+    split: Literal["blocks", "per-head", "per-group", "per-shard", "interleaved"] = "blocks"
     stacked: bool = False
+    shards: int = 1
+    layers: tuple[int, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _share(cls, table: dict[str, Any]) -> dict[str, Any]:
-        shared = {key: table[key] for key in ("role", "out", "in", "reads", "normed") if key in table}
+        shared = {key: table[key] for key in ("role", "out", "in", "reads", "normed", "size") if key in table}
         own = {key: value for key, value in table.items() if key not in shared}
-        return {**own, "parts": [{**shared, **part} for part in table.get("parts", [{}])]}
+        parts = [part if isinstance(part, Part) else {**shared, **part} for part in table.get("parts", [{}])]
+        return {**own, "parts": parts}
 
     @model_validator(mode="after")
     def _slots_agree(self) -> Rule:
@@ -126,9 +174,22 @@ class Rule(Record):
 
     @cached_property
     def slots(self) -> tuple[str, ...]:
-        """Which numbers the name holds, in order: ``layer``, ``expert``, both or none."""
-        there = [slot for slot in ("layer", "expert") if "{" + slot + "}" in self.name]
-        return tuple(sorted(there, key=self.name.index))
+        """What the numbers of a tensor's name are, in order: ``layer``, ``expert``, ``block``, or a number itself."""
+        return tuple(word.strip("{}") for word in _SLOT.findall(self.name))
+
+    def numbers(self, found: tuple[int, ...]) -> dict[str, int] | None:
+        """Return the layer, expert and block of a tensor from the numbers in its name; None where it is another's.
+
+        Example:
+            >>> Rule(name="block.{layer}.layer.0.w", parts=()).numbers((3, 0))
+            {'layer': 3}
+        """
+        if len(found) != len(self.slots):
+            return None  # a name that spells "#" itself
+        at = dict(zip(self.slots, found, strict=True))
+        if any(slot.isdigit() and int(slot) != number for slot, number in at.items()):
+            return None
+        return {slot: number for slot, number in at.items() if not slot.isdigit()}
 
     @cached_property
     def vector(self) -> bool:
@@ -168,10 +229,12 @@ class Family(Record):
         ffn: ``gated`` (gate * up) or ``plain``.
         positions: ``rotary`` (rotate halves), ``learned``, ``fixed`` (waves added to the stream) or ``none``: what ties
             coordinates of q and k, or of the stream, together.
+        blocks: Attention blocks in what the names number as one layer; each counts as a layer here.
         labels: For each group of numberings, ``exchangeable``, ``exchangeable together`` or the reason why it is
             neither. See :meth:`exchangeable`.
         geometry: For each size, the config keys that may hold it, first hit wins. ``{arch}`` is GGUF's architecture;
             a dot may also lead into a nested table.
+        alternates: The same for heads of layers of another kind (sliding attention with heads of its own).
         tensor: The rules.
         ignore: Tensors that are no parameters.
     """
@@ -190,14 +253,16 @@ class Family(Record):
     gain: Literal["plain", "zero-centred"] = "plain"
     ffn: Literal["gated", "plain"] = "gated"
     positions: Literal["rotary", "learned", "fixed", "none"] = "rotary"
+    blocks: int = 1
     labels: dict[LabelGroup, str] = Field(default_factory=dict)
     geometry: dict[Size, tuple[str, ...]] = Field(default_factory=dict)
+    alternates: tuple[dict[Size, tuple[str, ...]], ...] = ()
     tensor: tuple[Rule, ...] = ()
     ignore: tuple[Ignored, ...] = ()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Family:
-        names = [rule.name for rule in self.tensor]
+        names = [(rule.name, rule.layers) for rule in self.tensor]
         if len(set(names)) != len(names):
             raise ValueError(f"family {self.name}: two rules have one name")
         roles = {part.role for rule in self.tensor for part in rule.parts}
@@ -235,6 +300,26 @@ class Family(Record):
         return self.labels.get(group) == TOGETHER
 
 
+class Product(Record):
+    """A projection that a model holds as two factors with a norm between them (multi-head latent attention).
+
+    ``role`` is ``left * diag(gain of norm) * right``. The norm divides each token's latent vector by one number, which
+    no matrix can hold; up to that scale the product is what the projection computes.
+    """
+
+    role: Role
+    left: Role
+    norm: Role
+    right: Role
+
+
+PRODUCTS = (
+    Product(role="attn.q", left="attn.q_b", norm="norm.q_rank", right="attn.q_a"),
+    Product(role="attn.k", left="attn.k_b", norm="norm.kv_rank", right="attn.kv_a"),
+    Product(role="attn.v", left="attn.v_b", norm="norm.kv_rank", right="attn.kv_a"),
+)
+"""What :class:`ModelView` multiplies where a model has the factors and not the projection."""
+
 UNKNOWN = Family(name="unknown", summary="no table fits: tensors keep their names", prefixes=("",), requires=())
 """The family of a model that no table fits."""
 
@@ -256,7 +341,7 @@ def rule_skeleton(name: str, prefix: str) -> str:
         >>> rule_skeleton("{p}layers.{layer}.w", "model.")
         'model.layers.#.w'
     """
-    return name.replace("{p}", prefix).replace("{layer}", "#").replace("{expert}", "#")
+    return _SLOT.sub("#", name.replace("{p}", prefix))
 
 
 def parse_family(text: str, parents: Mapping[str, Mapping[str, Any]] | None = None) -> Family:

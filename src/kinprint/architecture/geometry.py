@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,6 +32,9 @@ class Geometry:
         experts: Routed experts in a layer.
         vocab: Rows of the token embedding.
         rotary_share: Leading share of each head's coordinates that rotary positions turn, 0 to 1.
+        rope_dim: Coordinates of a head that carry positions, where they stand apart from the others (multi-head latent
+            attention); ``head_dim`` counts the others then.
+        value_dim: Coordinates of one head's values, where they are not as many as those of its keys.
         inferred: What was inferred from shapes, in sentences.
     """
 
@@ -44,12 +47,70 @@ class Geometry:
     experts: int | None = None
     vocab: int | None = None
     rotary_share: float = 1.0
+    rope_dim: int | None = None
+    value_dim: int | None = None
     inferred: tuple[str, ...] = ()
+
+    @property
+    def nope_dim(self) -> int | None:
+        """Coordinates of a head's queries and keys that carry no positions, where those that do stand apart."""
+        return self.head_dim if self.rope_dim else None
 
     @property
     def group(self) -> int | None:
         """Query heads that share one key/value head."""
         return self.heads // self.kv_heads if self.heads and self.kv_heads else None
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Heads of one layer."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    def fits(self, query: int, key: int) -> bool:
+        """Return whether projections of these rows have such heads."""
+        return query == self.heads * self.head_dim and key == self.kv_heads * self.head_dim
+
+
+def heads_of_layer(
+    geometry: Geometry, family: Family, config: Mapping[str, Any], *, query: int, key: int, norm: int | None
+) -> Heads | None:
+    """Return the heads of one layer whose layers differ, from its own rows.
+
+    Args:
+        geometry: Sizes of the model.
+        family: The table, which says where the config speaks of other kinds of layers.
+        config: The parsed config.
+        query: Rows of the query projection.
+        key: Rows of the key projection.
+        norm: Length of the layer's q norm, which is the head size where it is shorter than the rows.
+    """
+    known: list[Heads] = []
+    if geometry.heads and geometry.kv_heads and geometry.head_dim:
+        known.append(Heads(geometry.heads, geometry.kv_heads, geometry.head_dim))
+    else:
+        said = [lookup(config, family, size) for size in ("heads", "kv_heads", "head_dim")]
+        heads, head_dim = _whole(said[0]), _whole(said[2])
+        if heads and head_dim:
+            known.append(Heads(heads, _whole(said[1]) or heads, head_dim))
+    known += _alternates(family, config)
+    fitting = next((one for one in known if one.fits(query, key)), None)
+    if fitting is None and norm and norm < query and query % norm == 0 and key % norm == 0:
+        fitting = Heads(query // norm, key // norm, norm)
+    return fitting
+
+
+def _alternates(family: Family, config: Mapping[str, Any]) -> Iterator[Heads]:
+    for keys in family.alternates:
+        said = {
+            size: _whole(_looked_up(config, keys.get(size, ()), size)) or _whole(lookup(config, family, size))
+            for size in ("heads", "kv_heads", "head_dim")
+        }
+        if said["heads"] and said["kv_heads"] and said["head_dim"]:
+            yield Heads(said["heads"], said["kv_heads"], said["head_dim"])
 
 
 def config_tables(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -64,9 +125,13 @@ def lookup(config: Mapping[str, Any], family: Family, size: Size) -> Number | No
     Raises:
         CheckpointError: The entry is there and is not a positive number.
     """
+    return _looked_up(config, family.geometry.get(size, ()), size)
+
+
+def _looked_up(config: Mapping[str, Any], keys: Sequence[str], size: str) -> Number | None:
     arch = str(config.get("general.architecture", ""))
     for table in config_tables(config):
-        for key in family.geometry.get(size, ()):
+        for key in keys:
             entry = _entry(table, key.replace("{arch}", arch))
             none = entry == 0 and size in ("experts", "expert_groups")
             silent = entry is None or type(entry) in (list, tuple) or none
@@ -132,7 +197,9 @@ def solve(
             f"layers = {layers} from the tensors, the config says {claimed}: the last {layers - claimed} "
             "may be there to predict further tokens"
         )
-    heads, kv_heads, head_dim = _heads(family, said, found, inferred)
+    others = tuple(_alternates(family, config))
+    heads, kv_heads, head_dim = _latent(said, found) or _heads(family, said, found, inferred, others)
+    latent = "kv-rank" in found
     return Geometry(
         layers=layers or None,
         hidden=_single(found, "residual"),
@@ -142,7 +209,9 @@ def solve(
         ffn=_single(found, "ffn" if "ffn" in found else "expert-ffn"),
         experts=experts or None,
         vocab=_single(found, "vocab"),
-        rotary_share=_rotary_share(said, head_dim),
+        rotary_share=0.0 if latent else _rotary_share(said, head_dim),
+        rope_dim=_whole(said.get("rope_dim")) if latent and heads else None,
+        value_dim=_value_dim(said, found, heads, head_dim),
         inferred=tuple(inferred),
     )
 
@@ -161,17 +230,54 @@ def _agree(claim: Number | None, size: str, lengths: frozenset[int]) -> None:
         )
 
 
+def _latent(
+    said: Mapping[str, Number | None], found: Mapping[str, frozenset[int]]
+) -> tuple[int | None, int | None, int | None] | None:
+    """Return the heads of multi-head latent attention, whose projections are fused by head; None for any other kind.
+
+    Raises:
+        CheckpointError: The config contradicts the shapes.
+    """
+    if "kv-rank" not in found:
+        return None
+    heads, nope, value = (_whole(said.get(size)) for size in ("heads", "nope_dim", "value_dim"))
+    if heads is None or nope is None or not said.get("rope_dim"):
+        return None, None, None
+    context = _single(found, "context")
+    if context is not None and context != heads * (value or nope):
+        raise CheckpointError(
+            f"{heads} heads of {value or nope} values do not fit an output projection of {context} columns: the config "
+            "belongs to another model"
+        )
+    return heads, heads, nope
+
+
+def _value_dim(
+    said: Mapping[str, Number | None], found: Mapping[str, frozenset[int]], heads: int | None, head_dim: int | None
+) -> int | None:
+    """Return the coordinates of a head's values where they differ from its keys'."""
+    value = _whole(said.get("value_dim"))
+    context = _single(found, "context")
+    if value is None and context and heads and context % heads == 0:
+        value = context // heads
+    return None if value == head_dim else value
+
+
 def _heads(
     family: Family,
     said: Mapping[str, Number | None],
     found: Mapping[str, frozenset[int]],
     inferred: list[str],
+    others: tuple[Heads, ...],
 ) -> tuple[int | None, int | None, int | None]:
     """Return (query heads, key/value heads, head size), and add to ``inferred`` what the config did not give."""
     rows = _projection_rows(found, inferred)
     if rows is None:
         return None, None, None
     query, key = rows
+    for one in others:
+        if one.fits(query, key):
+            return one.heads, one.kv_heads, one.head_dim
     heads, kv_heads = _whole(said.get("heads")), _whole(said.get("kv_heads"))
     shown = _single(found, "head")
     head_dim = shown or _whole(said.get("head_dim"))
@@ -186,6 +292,8 @@ def _heads(
         inferred.append(f"head_dim = {head_dim} is a guess from the shapes: no config gives the heads")
     elif heads is None and said.get("head_dim") is None:
         inferred.append(f"head_dim = {head_dim} from the length of the q and k norms: no config gives the heads")
+    if not found.keys() & {"key", "qkv"}:
+        kv_heads = None  # nothing shows the keys' rows, and what the config says of them cannot be checked
     for what, number, length in (("query", heads, query), ("key/value", kv_heads, key)):
         if not head_dim or length % head_dim or (number is not None and number * head_dim != length):
             counted = f"{number} {what} heads" if number is not None else f"{what} heads"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from kinprint.architecture import layout
-from kinprint.architecture.family import EXCHANGEABLE, UNKNOWN, Family, Rule, families, rule_skeleton, skeleton
+from kinprint.architecture.components import split
+from kinprint.architecture.family import EXCHANGEABLE, OWN, UNKNOWN, Family, Rule, families, rule_skeleton, skeleton
 from kinprint.architecture.geometry import Geometry, config_tables, lookup, solve
+from kinprint.architecture.lexicon import Names
+from kinprint.architecture.naming import GENERIC, propose
+from kinprint.architecture.selected import Selected
 from kinprint.architecture.view import ModelView, PartKey, Place
 from kinprint.checkpoint import Checkpoint
 from kinprint.errors import CheckpointError
@@ -21,27 +25,45 @@ _MOST_EXPERTS = 1 << 14
 _SCALES = ("_scale_inv", "_scale")
 """What is appended to a tensor's name where its scales lie in a tensor of their own (fp8 in blocks)."""
 
-Names = Mapping[str, Sequence[tuple[str, tuple[int, ...]]]]
-"""Tensor names with their numbers, by skeleton."""
-
 
 def view(checkpoint: Checkpoint, tables: tuple[Family, ...] | None = None) -> ModelView:
     """Find the family that fits a checkpoint's names and shapes, and return the model by role.
 
-    Of several that fit, the one that maps most elements is taken. Where no table's names are there, the view has no
-    parts and the family ``unknown``.
+    First the tables of ``families/``: of several that fit, the one that maps most elements is taken, and the lexicon
+    adds what it leaves out. Where none fits, a family is made from the names that the lexicon knows. Where it knows too
+    few, the view has no parts and the family ``unknown``. Towers, encoders and heads that look ahead are components.
+
+    Args:
+        checkpoint: The model.
+        tables: Tables to choose among instead; the lexicon is left out then.
 
     Raises:
         CheckpointError: The names fit a table, and shapes contradict each other or the config.
     """
+    if tables is not None:
+        return _noted(*_tabled(checkpoint, _by_skeleton(checkpoint.tensors), tables))
+    trunk, components = split(checkpoint)
+    names = _by_skeleton(trunk)
+    found, rivals = _tabled(checkpoint, names, families())
+    found = _named_by_lexicon(checkpoint, names) if found.family is UNKNOWN else _completed(found, names)
+    towers = {title: _component(checkpoint, title, held) for title, held in components.items()}
+    return _noted(replace(found, components=towers), rivals)
+
+
+def _by_skeleton(tensors: Iterable[str]) -> Names:
     names: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
-    for name in checkpoint.tensors:
+    for name in tensors:
         text, numbers = skeleton(name)
         names.setdefault(text, []).append((name, numbers))
+    return names
+
+
+def _tabled(checkpoint: Checkpoint, names: Names, tables: tuple[Family, ...]) -> tuple[ModelView, list[str]]:
+    """Return the best of the tables that fit, and those that only a config could rule out."""
     best: tuple[int, ModelView] | None = None
     faults: list[CheckpointError] = []
     rivals: list[str] = []
-    for family in families() if tables is None else tables:
+    for family in tables:
         for prefix in family.prefixes:
             if not _named(family, prefix, names, checkpoint.config):
                 continue
@@ -58,11 +80,61 @@ def view(checkpoint: Checkpoint, tables: tuple[Family, ...] | None = None) -> Mo
             weight = sum(math.prod(checkpoint.tensors[name].shape) for name in _tensors(found))
             if best is None or weight > best[0]:
                 best = (weight, found)
-    if best is not None:
-        return _noted(best[1], rivals)
-    if faults:
+    if best is None and faults:
         raise faults[0]
-    return ModelView(checkpoint, UNKNOWN, "", Geometry(), {})
+    return ModelView(checkpoint, UNKNOWN, "", Geometry(), {}) if best is None else best[1], rivals
+
+
+def _named_by_lexicon(checkpoint: Checkpoint, names: Names) -> ModelView:
+    """Return a checkpoint through the family that its names propose.
+
+    Where the model type is one that nobody has described, a contradiction means that its names mean something else.
+
+    Raises:
+        CheckpointError: Shapes contradict each other or the config, in a model whose type is known.
+    """
+    family = propose(names, checkpoint.tensors, checkpoint.config)
+    if family is None:
+        return ModelView(checkpoint, UNKNOWN, "", Geometry(), {})
+    try:
+        return _fit(family, "", names, checkpoint)
+    except CheckpointError as fault:
+        if family.name != GENERIC:
+            raise
+        return ModelView(checkpoint, UNKNOWN, "", Geometry(), {}, notes=(f"names as others use them, but: {fault}",))
+
+
+def _completed(model: ModelView, names: Names) -> ModelView:
+    """Return a view through a table, with what only the lexicon knows added to it."""
+    left = set(model.unmapped)
+    if not left:
+        return model
+    tensors = model.checkpoint.tensors
+    proposed = propose(names, tensors, model.checkpoint.config)
+    if proposed is None:
+        return model
+    own = {rule_skeleton(name, "") for name in (skeleton(name)[0] for name in left)}
+    taken = {(key.role, key.layer) for key in model.parts}
+    rules = [rule for rule in proposed.tensor if rule_skeleton(rule.name, "") in own]
+    ignore = [entry for entry in proposed.ignore if rule_skeleton(entry.name, "") in own]
+    update = {"tensor": (*model.family.tensor, *rules), "ignore": (*model.family.ignore, *ignore)}
+    try:
+        wider = _fit(model.family.model_copy(update=update), model.prefix, names, model.checkpoint)
+    except CheckpointError:
+        return model
+    return wider if taken <= {(key.role, key.layer) for key in wider.parts} else model
+
+
+def _component(checkpoint: Checkpoint, title: str, names: frozenset[str]) -> ModelView:
+    """Return one component through whatever fits it; its own config entries are not the language model's."""
+    part = Selected(checkpoint, names, title=title)
+    try:
+        found, rivals = _tabled(part, _by_skeleton(names), families())
+        if found.family is UNKNOWN:
+            found = _named_by_lexicon(part, _by_skeleton(names))
+    except CheckpointError as fault:
+        return ModelView(part, UNKNOWN, "", Geometry(), {}, notes=(str(fault),))
+    return _noted(found, rivals)
 
 
 def _tensors(model: ModelView) -> set[str]:
@@ -110,7 +182,7 @@ def _fit(family: Family, prefix: str, names: Names, checkpoint: Checkpoint) -> M
             packed = any(name + ending in checkpoint.tensors for ending in _SCALES)
             if name in ignored or not info.floating or packed:
                 continue
-            for key, place in _places(name, info.shape, rule, numbers):
+            for key, place in _places(name, info.shape, rule, numbers, family.blocks):
                 if key in parts:
                     raise CheckpointError(
                         f"tensors {parts[key].tensor!r} and {name!r} both play {key}: keep one of them"
@@ -119,8 +191,7 @@ def _fit(family: Family, prefix: str, names: Names, checkpoint: Checkpoint) -> M
     layers = _layers(parts)
     experts = _experts(parts)
     geometry = solve(family, checkpoint.config, _lengths(parts, checkpoint), layers=len(layers), experts=experts)
-    if geometry.heads is None:
-        parts = {key: place for key, place in parts.items() if place.rule.split == "blocks"}
+    parts = {key: place for key, place in parts.items() if layout.splittable(place.rule, geometry)}
     model = ModelView(checkpoint, _labelled(family, checkpoint.config), prefix, geometry, parts, ignored)
     _check_shapes(model)
     return model
@@ -143,11 +214,15 @@ def _ignored(family: Family, prefix: str, names: Names) -> Iterator[tuple[str, s
             yield name, entry.reason
 
 
-def _places(name: str, shape: tuple[int, ...], rule: Rule, numbers: tuple[int, ...]) -> Iterator[tuple[PartKey, Place]]:
-    if len(rule.slots) != len(numbers):
-        return  # a name that spells "#" itself
-    at = dict(zip(rule.slots, numbers, strict=True))
-    if len(shape) != (1 if rule.vector else 2) + rule.stacked or 0 in shape:
+def _places(
+    name: str, shape: tuple[int, ...], rule: Rule, numbers: tuple[int, ...], blocks: int
+) -> Iterator[tuple[PartKey, Place]]:
+    at = rule.numbers(numbers)
+    if at is None or (rule.layers and at.get("layer") not in rule.layers):
+        return
+    layer = at["layer"] * blocks + at.get("block", 0) if "layer" in at else None
+    axes = layout.axes_stored(rule)
+    if (len(shape) != axes if axes is not None else len(shape) < 2) or 0 in shape:
         raise CheckpointError(
             f"tensor {name!r} has shape {list(shape)}, which {rule.parts[0].role} cannot have: the checkpoint is "
             "damaged, or of a family that kinprint does not know"
@@ -158,7 +233,7 @@ def _places(name: str, shape: tuple[int, ...], rule: Rule, numbers: tuple[int, .
     for index, part in enumerate(rule.parts):
         place = Place(name, rule, index)
         for expert in experts:
-            yield PartKey(part.role, at.get("layer"), expert), place
+            yield PartKey(part.role, layer, expert), place
 
 
 def _lengths(parts: Mapping[PartKey, Place], checkpoint: Checkpoint) -> dict[str, frozenset[int]]:
@@ -187,7 +262,7 @@ def _experts(parts: Mapping[PartKey, Place]) -> int:
     """Return the number of experts, which must be whole and the same wherever there are any."""
     found: dict[tuple[int | None, str], set[int]] = {}
     for key in parts:
-        if key.expert is not None:
+        if key.expert is not None and not key.role.startswith("moe.shared."):
             found.setdefault((key.layer, key.role), set()).add(key.expert)
     if not found:
         return 0
@@ -215,6 +290,8 @@ def _check_shapes(model: ModelView) -> None:
         part = place.part
         for axis, length in zip((part.out, part.input), shapes[id(place)], strict=False):
             label = axis.format(layer=key.layer, expert=key.expert)
+            if label == OWN:
+                continue
             known, by = lengths.setdefault(label, (length, place.tensor))
             if known != length:
                 raise CheckpointError(
@@ -222,6 +299,8 @@ def _check_shapes(model: ModelView) -> None:
                     "damaged, mixes two models, or is of a family that kinprint does not know"
                 )
     for layer in model.layers("moe.router"):
+        if model.parts[PartKey("moe.router", layer)].part.out == OWN:
+            continue  # it also weighs what is no routed expert
         rows, experts = model.shape("moe.router", layer)[0], len(model.experts("moe.up", layer))
         if experts and rows != experts:
             raise CheckpointError(

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from kinprint.architecture import layout
-from kinprint.architecture.family import Family, Part, Rule
-from kinprint.architecture.geometry import Geometry
+from kinprint.architecture.family import PRODUCTS, Family, Part, Product, Rule
+from kinprint.architecture.geometry import Geometry, Heads, heads_of_layer
 from kinprint.checkpoint import Array, Checkpoint
 from kinprint.errors import NonFiniteError
 from kinprint.types import GeometryInfo, ModelInfo
@@ -60,6 +60,8 @@ class ModelView:
         parts: Where each part is.
         ignored: Tensors that the table knows to be no parameters, with the reason.
         notes: What a reader must know about how the table was chosen and what could not be mapped.
+        components: Parts that are judged on their own, each through a table of its own: ``vision``, ``audio``,
+            ``projector``, ``encoder``, ``mtp``. Their tensors are among the checkpoint's, none of them in ``parts``.
     """
 
     checkpoint: Checkpoint
@@ -69,19 +71,32 @@ class ModelView:
     parts: Mapping[PartKey, Place]
     ignored: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
+    components: Mapping[str, ModelView] = field(default_factory=dict[str, "ModelView"])
 
     # -- what is there ---------------------------------------------------------------------------------------------
 
     @cached_property
+    def products(self) -> Mapping[PartKey, Product]:
+        """Projections that the model holds as two factors, by the place of the projection."""
+        return {
+            PartKey(product.role, key.layer): product
+            for product in PRODUCTS
+            for key in self.parts
+            if key.role == product.left
+            and PartKey(product.role, key.layer) not in self.parts
+            and all(PartKey(role, key.layer) in self.parts for role in (product.norm, product.right))
+        }
+
+    @cached_property
     def roles(self) -> frozenset[str]:
         """Every role that occurs."""
-        return frozenset(key.role for key in self.parts)
+        return frozenset(key.role for key in (*self.parts, *self.products))
 
     @cached_property
     def _numbers(self) -> Mapping[str, Mapping[int, tuple[int, ...]]]:
         """Experts by role and layer, sorted, so that asking for them does not scan every part."""
         found: dict[str, dict[int, list[int]]] = {}
-        for key in self.parts:
+        for key in (*self.parts, *self.products):
             if key.layer is not None:
                 experts = found.setdefault(key.role, {}).setdefault(key.layer, [])
                 if key.expert is not None:
@@ -100,7 +115,8 @@ class ModelView:
 
     def has(self, role: str, layer: int | None = None, expert: int | None = None) -> bool:
         """Return whether a part exists."""
-        return PartKey(role, layer, expert) in self.parts
+        key = PartKey(role, layer, expert)
+        return key in self.parts or key in self.products
 
     @property
     def tied(self) -> bool:
@@ -115,6 +131,8 @@ class ModelView:
         numbers are listed, for they may be packed weights.
         """
         mapped = {place.tensor for place in self.parts.values()}
+        for component in self.components.values():
+            mapped |= set(component.checkpoint.tensors)
         return tuple(
             name
             for name, info in self.checkpoint.tensors.items()
@@ -140,17 +158,35 @@ class ModelView:
 
     def tensor_name(self, role: str, layer: int | None = None, expert: int | None = None) -> str:
         """Return the name of the stored tensor that holds a part."""
-        return self.parts[PartKey(role, layer, expert)].tensor
+        product = self.products.get(PartKey(role, layer, expert))
+        return self.parts[PartKey(role if product is None else product.left, layer, expert)].tensor
 
     def shape(self, role: str, layer: int | None = None, expert: int | None = None) -> tuple[int, ...]:
         """Return a part's canonical shape without reading it."""
+        product = self.products.get(PartKey(role, layer, expert))
+        if product is not None:
+            return self.shape(product.left, layer)[0], self.shape(product.right, layer)[1]
         place = self.parts[PartKey(role, layer, expert)]
         return layout.part_shape(self.checkpoint.tensors[place.tensor].shape, place.rule, place.index, self.geometry)
+
+    def heads_at(self, layer: int) -> Heads | None:
+        """Return the heads of one layer, which may not be those of the others; None where they are unknown."""
+        if not (self.has("attn.q", layer) and self.has("attn.k", layer)):
+            return None
+        query, key = self.shape("attn.q", layer)[0], self.shape("attn.k", layer)[0]
+        norm = self.shape("norm.q", layer)[0] if self.has("norm.q", layer) else None
+        return heads_of_layer(self.geometry, self.family, self.checkpoint.config, query=query, key=key, norm=norm)
 
     # -- values ----------------------------------------------------------------------------------------------------
 
     def stored(self, role: str, layer: int | None = None, expert: int | None = None) -> Array:
-        """Return a part in its stored dtype, [out, in] or [out]; memory-mapped where the layout allows."""
+        """Return a part in its stored dtype, [out, in] or [out]; memory-mapped where the layout allows.
+
+        A product of two factors is stored nowhere: it comes as float32.
+        """
+        product = self.products.get(PartKey(role, layer, expert))
+        if product is not None:
+            return self._multiplied(product, layer, fold=False)
         place = self.parts[PartKey(role, layer, expert)]
         if place.rule.stacked and expert is not None:
             # Only this expert's bytes: where blocks must be decoded, reading all for each would cost experts squared.
@@ -172,10 +208,19 @@ class ModelView:
         Raises:
             NonFiniteError: The tensor (or a gain folded into it) holds NaN or Inf.
         """
+        product = self.products.get(PartKey(role, layer, expert))
+        if product is not None:
+            return self._multiplied(product, layer, fold=fold)
         values = _widen(self.stored(role, layer, expert))
         if not _finite(values):
             raise NonFiniteError(self.tensor_name(role, layer, expert))
         return self._folded(values, role, layer, expert) if fold else values
+
+    def _multiplied(self, product: Product, layer: int | None, *, fold: bool) -> Array:
+        """Return a projection from its factors, the gain between them always included; see :class:`Product`."""
+        left = self.array(product.left, layer)
+        right = self.array(product.right, layer, fold=fold)
+        return (left * self.gain(product.norm, layer).astype(left.dtype)) @ right
 
     def gain(self, role: str, layer: int | None = None) -> Array:
         """Return the effective gain of a norm, float64 [out]: the stored vector, plus one where it is zero-centred."""
@@ -190,10 +235,12 @@ class ModelView:
         Raises:
             NonFiniteError: A block holds NaN or Inf.
         """
-        place = self.parts[PartKey(role, layer, expert)]
         shape = self.shape(role, layer, expert)
+        key = PartKey(role, layer, expert)
+        product = self.products.get(key)
+        place = self.parts[key if product is None else PartKey(product.left, layer)]
         step = max(1, block_bytes // (4 * max(1, math.prod(shape[1:]))))
-        plain = layout.is_plain(place.rule)
+        plain = layout.is_plain(place.rule) and product is None
         whole = None if plain else self.stored(role, layer, expert)  # one expert, or one fused tensor
         for first in range(0, shape[0], step):
             rows = slice(first, min(first + step, shape[0]))

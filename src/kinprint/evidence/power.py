@@ -140,7 +140,7 @@ def _changed(layer: Layer, rng: np.random.Generator) -> Layer:
     attention = layer.attention
     if attention is not None:
         q, k, v, o = (_damaged(rows, rng) for rows in (attention.q_HD, attention.k_KD, attention.v_KD, attention.o_HD))
-        attention = Attention(q, k, v, o, attention.heads, attention.kv_heads, attention.head_dim)
+        attention = Attention(q, k, v, o, attention.heads, attention.kv_heads)
     mlps = tuple(
         Units(
             None if units.gate_FD is None else _damaged(units.gate_FD, rng),

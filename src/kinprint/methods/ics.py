@@ -202,7 +202,7 @@ def _blocks(suspect: _Factors, base: _Factors) -> Iterator[tuple[Array, Array, A
 def _query_key(view: ModelView, layer: int, embedding_TN: Array) -> _Factors:
     query_HN, key_KN = _arrays(view, layer, ("attn.q", "attn.k"))
     if query_HN.shape[0] != key_KN.shape[0]:
-        heads, kv_heads = _head_counts(view)
+        heads, kv_heads = _head_counts(view, layer)
         head_dim = key_KN.shape[0] // kv_heads
         query_HN = grouped_query_sum(query_HN, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     return _Factors(_product(embedding_TN, query_HN.T), _product(embedding_TN, key_KN.T))
@@ -211,7 +211,7 @@ def _query_key(view: ModelView, layer: int, embedding_TN: Array) -> _Factors:
 def _value_output(view: ModelView, layer: int, embedding_TN: Array) -> _Factors:
     value_KN, output_NH = _arrays(view, layer, ("attn.v", "attn.o"))
     if output_NH.shape[1] != value_KN.shape[0]:
-        heads, kv_heads = _head_counts(view)
+        heads, kv_heads = _head_counts(view, layer)
         head_dim = value_KN.shape[0] // kv_heads
         output_NH = grouped_output_sum(output_NH, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     return _Factors(_product(embedding_TN, value_KN.T), _product(embedding_TN, output_NH))
@@ -251,11 +251,11 @@ def _arrays(view: ModelView, layer: int, roles: Sequence[str]) -> list[Array]:
     return [view.array(role, layer) for role in roles]
 
 
-def _head_counts(view: ModelView) -> tuple[int, int]:
-    heads, kv_heads = view.geometry.heads, view.geometry.kv_heads
-    if heads is None or kv_heads is None:
+def _head_counts(view: ModelView, layer: int) -> tuple[int, int]:
+    size = view.heads_at(layer)
+    if size is None:
         raise UsageError("shared key/value heads without head counts: add the model's config.json")
-    return heads, kv_heads
+    return size.heads, size.kv_heads
 
 
 def _product(left: Array, right: Array) -> Array:

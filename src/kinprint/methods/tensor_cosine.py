@@ -20,14 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 
 from kinprint.alignment import pairing
 from kinprint.alignment.vocabulary import row_blocks_of, shared_tokens
 from kinprint.architecture import ModelView, PartKey
-from kinprint.architecture.family import Role
+from kinprint.architecture.family import OTHER, ROLES
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
@@ -115,7 +114,8 @@ def compare(suspect: ModelView, base: ModelView) -> MethodResult:
 
 
 def _by_role(suspect: ModelView, base: ModelView, tokens: _Tokens | None) -> tuple[list[_Row], list[str]]:
-    roles = [role for role in get_args(Role) if role in suspect.roles & base.roles and not role.startswith("head.")]
+    others = sorted(role for role in suspect.roles & base.roles if role.startswith(OTHER))
+    roles = [role for role in ROLES if role in suspect.roles & base.roles and not role.startswith("head.")] + others
     keys = sorted(
         (key for key in suspect.parts if key in base.parts and key.role in roles),
         key=lambda key: (roles.index(key.role), key.layer or 0, key.expert or 0),
