@@ -40,6 +40,22 @@ def open_model(reference: str | Path) -> Model:
     return _open_view(path)
 
 
+def component_of(model: Model, name: str) -> ModelView:
+    """Return a part beside the language model (``vision``, ``encoder``, ...) as a model of its own.
+
+    Raises:
+        UsageError: The model has no such part, or is a stored fingerprint.
+    """
+    if not isinstance(model, ModelView):
+        raise UsageError(
+            f"the fingerprint {model.model.name} has no component {name!r}: it holds the language model only"
+        )
+    if name not in model.components:
+        has = f"it has {', '.join(model.components)}" if model.components else "it has none"
+        raise UsageError(f"{model.checkpoint.name} has no component {name!r}: {has}")
+    return model.components[name]
+
+
 def _open_view(path: Path) -> ModelView:
     """Open a checkpoint by role; what contradicts itself is reported with its place."""
     checkpoint = open_checkpoint(path)
@@ -82,6 +98,7 @@ def compare(
     controls: Sequence[Reference] = (),
     mode: Mode = "default",
     alpha: float = ALPHA,
+    component: str | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Give the verdict on one pair, and measure it with methods of the literature, each side also against third models.
@@ -94,19 +111,20 @@ def compare(
         controls: Third models that are known to be unrelated: what they score is what chance and architecture give.
         mode: How much evidence is gathered for the verdict. ``quick`` and ``default`` stop where they have decided.
         alpha: Family-wise error rate of the exact tests.
+        component: Compare this part of each model (``vision``, ``encoder``, ...) in place of the language model.
         progress: Called before each step.
 
     Returns:
         Verdict, measurements and controls.
 
     Raises:
-        UsageError: An unknown method, or an alpha that is no probability.
+        UsageError: An unknown method, an alpha that is no probability, or a component that a model lacks.
         CheckpointError: A model cannot be read.
     """
     if not 0 < alpha < 1:
         raise UsageError(f"alpha is {alpha}: give a probability between 0 and 1")
     chosen = [] if methods is None and mode == "quick" else registry.select(methods or _METHODS_OF.get(mode))
-    sides = [_Side.of(reference) for reference in (suspect, base, *controls)]
+    sides = [_Side.of(reference, component) for reference in (suspect, base, *controls)]
     verdict = _verdict(sides, mode, alpha, progress)
     pairs = [(0, 1), *((side, third) for third in range(2, len(sides)) for side in (0, 1))]
     total, done = len(pairs) * len(chosen), 0
@@ -149,19 +167,21 @@ def _verdict(sides: Sequence[_Side], mode: Mode, alpha: float, progress: Progres
     return decide(suspect, base, controls=thirds, mode=mode, alpha=alpha, tell=lambda what: _tell(progress, what, 0, 0))
 
 
-def inspect(model: str | Path | ModelView) -> Inspection:
-    """Say what a checkpoint holds and how much of it is understood, from headers alone.
+def inspect(model: str | Path | ModelView, *, component: str | None = None) -> Inspection:
+    """Say what a checkpoint (or one component of it) holds and how much of it is understood, from headers alone.
 
     Raises:
         CheckpointError: It cannot be read, or is a fingerprint file.
+        UsageError: It has no such component.
     """
     found = model if isinstance(model, ModelView) else _open_view(Path(model))
+    found = found if component is None else component_of(found, component)
     tensors = found.checkpoint.tensors
     dtypes: dict[str, int] = {}
     for info in tensors.values():
         dtypes[info.dtype] = dtypes.get(info.dtype, 0) + info.size
     roles: list[RoleSummary] = []
-    for role in sorted(found.roles):
+    for role in sorted({key.role for key in found.parts}):
         keys = [key for key in found.parts if key.role == role]
         shapes = [found.shape(key.role, key.layer, key.expert) for key in keys]
         roles.append(
@@ -198,8 +218,9 @@ class _Side:
     made: dict[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
 
     @classmethod
-    def of(cls, reference: Reference) -> _Side:
+    def of(cls, reference: Reference, component: str | None = None) -> _Side:
         model = open_model(reference) if isinstance(reference, str | Path) else reference
+        model = model if component is None else component_of(model, component)
         if isinstance(model, ModelFingerprint):
             return cls(model, model.model, dict(model.fingerprints))
         return cls(model, model.info(content_digest=model.checkpoint.content_digest))
@@ -267,4 +288,4 @@ def _count(shape: tuple[int, ...]) -> int:
     return count
 
 
-__all__ = ["compare", "fingerprint", "inspect", "open_model"]
+__all__ = ["compare", "component_of", "fingerprint", "inspect", "open_model"]

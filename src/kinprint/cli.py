@@ -37,6 +37,14 @@ app = typer.Typer(
 zoo_app = typer.Typer(help="Train and derive the models that kinprint is tested on.", no_args_is_help=True)
 app.add_typer(zoo_app, name="zoo")
 
+ComponentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--component",
+        metavar="NAME",
+        help="Look at this part (vision, encoder, mtp, ...) in place of the language model.",
+    ),
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for stdout.")
 ]
@@ -90,6 +98,7 @@ def compare(
         float,
         typer.Option("--alpha", metavar="FLOAT", help="Error rate of all exact tests together, between 0 and 1."),
     ] = 1e-6,
+    component: ComponentOption = None,
     fail_on: Annotated[
         FailOn | None,
         typer.Option(
@@ -123,6 +132,7 @@ def compare(
             controls=control or (),
             mode="quick" if quick else "thorough" if thorough else "default",
             alpha=alpha,
+            component=component,
             progress=progress,
         )
     _write_json(result, json)
@@ -143,11 +153,13 @@ def _exit_code(verdict: Verdict) -> int:
 
 
 @app.command()
-def inspect(model: ModelArgument, json: JsonOption = None, no_color: PlainOption = False) -> None:
+def inspect(
+    model: ModelArgument, component: ComponentOption = None, json: JsonOption = None, no_color: PlainOption = False
+) -> None:
     """Show family, geometry, roles, coverage and what a compare would read, from headers alone."""
     from kinprint import api
 
-    result = api.inspect(model)
+    result = api.inspect(model, component=component)
     _write_json(result, json)
     if str(json) != "-":
         from kinprint.report.terminal import print_inspection

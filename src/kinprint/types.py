@@ -90,6 +90,24 @@ class GeometryInfo(Record):
     vocab: int | None = None
 
 
+class ComponentInfo(Record):
+    """A part beside the language model: a tower, an encoder, a head that looks ahead.
+
+    Attributes:
+        name: ``vision``, ``audio``, ``projector``, ``encoder``, ``mtp`` or the word of its path.
+        family: Name of the family table that fits it, or ``unknown``.
+        tensors: How many there are.
+        parameters: Count over its floating tensors.
+        coverage: Share of those parameters that have a role, 0 to 1.
+    """
+
+    name: str
+    family: str
+    tensors: int
+    parameters: int
+    coverage: float
+
+
 class ModelInfo(Record):
     """What was compared, so that a reader can find the same bytes again.
 
@@ -106,6 +124,7 @@ class ModelInfo(Record):
         header_digest: SHA-256 over sorted names, dtypes and shapes.
         content_digest: SHA-256 over names, dtypes, shapes and bytes; ``None`` when the bytes were not all read.
         notes: Choices made while opening: which of several sets, what was ignored.
+        components: What stands beside the language model, each judged on its own.
     """
 
     name: str
@@ -120,6 +139,7 @@ class ModelInfo(Record):
     header_digest: str
     content_digest: str | None = None
     notes: tuple[str, ...] = ()
+    components: tuple[ComponentInfo, ...] = ()
 
 
 class ControlPair(Record):
@@ -275,7 +295,8 @@ class ComponentVerdict(Record):
     """The verdict on one part of the suspect.
 
     Attributes:
-        component: ``trunk``, ``embedding``, ``experts``.
+        component: ``trunk``, ``embedding``, ``experts``, or a part beside the language model (``vision``, ``audio``,
+            ``projector``, ``encoder``, ``mtp``, ...).
         conclusion: As for the whole.
         reason: Why, in a sentence.
     """
@@ -308,6 +329,8 @@ class Verdict(Record):
             shared initialisation). ``independent``: all planned tests ran, none spoke for derivation, and they would
             have seen the planted changes. ``inconclusive``: tests ran and were too weak. ``not_comparable``: nothing
             could be tested.
+        relation: How one came from the other, where the values say it: ``same`` (byte for byte), ``rounded`` (to
+            another dtype) or ``requantised`` (all differences are what the rounding of quantised tensors explains).
         headline: The verdict in a sentence.
         decided_by: Name of the evidence that carries the verdict, or None.
         alpha: Family-wise error rate of the exact tests; each has ``alpha / planned``.
@@ -324,6 +347,7 @@ class Verdict(Record):
     """
 
     conclusion: Conclusion
+    relation: Literal["same", "rounded", "requantised"] | None = None
     headline: str
     decided_by: str | None = None
     alpha: float

@@ -329,7 +329,7 @@ def _noted(model: ModelView, rivals: Sequence[str]) -> ModelView:
         missing = sorted(set(range(depth)) - set(model.layers(role)))
         if model.layers(role) and missing:
             notes.append(f"{role} is missing in {len(missing)} of {depth} layers, first in layer {missing[0]}")
-    return replace(model, notes=tuple(notes))
+    return replace(model, notes=(*model.notes, *notes))
 
 
 def _tensor(count: int) -> str:

@@ -14,7 +14,7 @@ from kinprint.architecture.family import PRODUCTS, Family, Part, Product, Rule
 from kinprint.architecture.geometry import Geometry, Heads, heads_of_layer
 from kinprint.checkpoint import Array, Checkpoint
 from kinprint.errors import NonFiniteError
-from kinprint.types import GeometryInfo, ModelInfo
+from kinprint.types import ComponentInfo, GeometryInfo, ModelInfo
 
 BLOCK_BYTES = 1 << 25
 """Bytes of float32 that a block of rows may take."""
@@ -280,6 +280,16 @@ class ModelView:
             header_digest=self.checkpoint.header_digest,
             content_digest=content_digest,
             notes=(*self.checkpoint.notes, *self.notes),
+            components=tuple(
+                ComponentInfo(
+                    name=name,
+                    family=part.family.name,
+                    tensors=len(part.checkpoint.tensors),
+                    parameters=part.parameters,
+                    coverage=part.coverage,
+                )
+                for name, part in self.components.items()
+            ),
         )
 
 

@@ -227,6 +227,13 @@ def print_inspection(found: Inspection, console: Console) -> None:
         roles.add_row(role.role, str(role.parts), shape, ", ".join(role.dtypes), number(role.parameters))
     if found.roles:
         show(roles, console)
+    for part in model.components:
+        console.print(
+            Text(
+                f"beside the language model: {clean(part.name)}, {part.tensors} tensors, {part.parameters:,} parameters"
+                f", read as {clean(part.family)}"
+            )
+        )
     for sentence in (*model.notes, *model.inferred):
         console.print(Text(clean(sentence)))
     for name, reason in found.ignored.items():

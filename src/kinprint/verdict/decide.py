@@ -13,7 +13,8 @@ of a base.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from kinprint.architecture import ModelView
 from kinprint.evidence import identity, matched, matched_tensors
@@ -32,6 +33,7 @@ from kinprint.types import (
     Verdict,
 )
 from kinprint.verdict import words
+from kinprint.verdict.components import towers
 from kinprint.verdict.plan import PLANNED, Findings, Mode, gather, share
 
 GREY = 0.5
@@ -76,7 +78,7 @@ def decide(
     layer_map = _layer_map(pair, found)
     conclusion = _conclusion(found, layer_map, seen)
     told("third models")
-    return words.verdict(
+    verdict = words.verdict(
         conclusion,
         evidence=tuple(found.evidence),
         alpha=alpha,
@@ -84,10 +86,12 @@ def decide(
         log10_p=_log10_p(found.evidence),
         layer_map=layer_map,
         power=seen,
-        components=_components(conclusion, found, layer_map, pair),
+        components=(*_components(conclusion, found, layer_map, pair), *towers(suspect, base)),
         third_models=_third_models(suspect, base, controls),
         grey=GREY,
     )
+    requantised = conclusion == "derived" and same.requantised
+    return verdict.model_copy(update={"relation": "requantised"}) if requantised else verdict
 
 
 def _conclusion(found: Findings, layer_map: LayerMapInfo | None, seen: Power | None) -> Conclusion:
@@ -176,9 +180,15 @@ def _third_models(suspect: ModelView, base: ModelView, controls: Sequence[ModelV
     return tuple(found)
 
 
-def _identical(how: str, first: Evidence, alpha: float) -> Verdict:
+_RELATIONS: Mapping[identity.Same, Literal["same", "rounded", "requantised"]] = {
+    "bytes": "same", "rounded": "rounded", "quantised": "requantised",
+}  # fmt: skip
+
+
+def _identical(how: identity.Same, first: Evidence, alpha: float) -> Verdict:
     return Verdict(
         conclusion="identical",
+        relation=_RELATIONS[how],
         headline=words.identical(how),
         decided_by=first.name,
         alpha=alpha,
@@ -203,7 +213,10 @@ def _without_roles(suspect: ModelView, base: ModelView, obstacle: str, first: Ev
         log10_p=None,
         layer_map=None,
         power=None,
-        components=(ComponentVerdict(component="trunk", conclusion=conclusion, reason=obstacle),),
+        components=(
+            ComponentVerdict(component="trunk", conclusion=conclusion, reason=obstacle),
+            *towers(suspect, base),
+        ),
         third_models=(),
         grey=GREY,
     )

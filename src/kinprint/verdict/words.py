@@ -52,6 +52,11 @@ def identical(how: str) -> str:
     """Return the sentence for models with the same values."""
     if how == "bytes":
         return "Every tensor of each model has the same values in the other."
+    if how == "quantised":
+        return (
+            "Every tensor of each model has the same values in the other, up to the rounding of those that are"
+            " quantised."
+        )
     return (
         "Every tensor of each model has the same values in the other, after rounding to the coarser of the two dtypes."
     )
@@ -110,7 +115,7 @@ def _headline(
     alpha: float,
     components: Sequence[ComponentVerdict],
 ) -> str:
-    copied = [part.component for part in components[1:] if part.conclusion == "derived"]
+    copied = [part.component for part in components[1:] if part.conclusion in ("derived", "identical")]
     if conclusion == "derived":
         weak = _largest_size(layer_map) < WEAK
         return (
@@ -118,7 +123,7 @@ def _headline(
             + (" or a shared random start" if weak else "")
             + f" ({_strength(carrier, layer_map, alpha)})."
         )
-    tail = f" But its {' and '.join(copied)} is derived." if copied else ""
+    tail = f" But its {' and '.join(copied)} {'are' if len(copied) > 1 else 'is'} derived." if copied else ""
     if conclusion == "independent":
         return f"No trace of the base in the suspect, and a copy would have been seen.{tail}"
     if conclusion == "not_comparable":

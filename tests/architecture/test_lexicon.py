@@ -1,0 +1,313 @@
+"""Families made from names: what the lexicon knows, what it asks of the names beside, and what it leaves undeclared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from handmade import Headers
+
+from kinprint.architecture import UNKNOWN, ModelView, PartKey, families, view
+from kinprint.architecture.lexicon import gguf_words, lexicon, roles_by_name
+from kinprint.architecture.naming import GENERIC
+from kinprint.checkpoint import MemoryCheckpoint
+from kinprint.errors import CheckpointError
+
+Shapes = dict[str, tuple[int, ...]]
+
+LINEAR: Mapping[str, tuple[int, ...]] = {
+    "self_attn.q_proj.weight": (8, 8), "self_attn.k_proj.weight": (4, 8), "self_attn.v_proj.weight": (4, 8),
+    "self_attn.out_proj.weight": (8, 8), "fc1.weight": (12, 8), "fc2.weight": (8, 12),
+    "input_layernorm.weight": (8,), "post_attention_layernorm.weight": (8,),
+}  # fmt: skip
+
+
+def stack(inside: Mapping[str, tuple[int, ...]] = LINEAR, path: str = "net.trunk.layers", count: int = 2) -> Shapes:
+    shapes: Shapes = {
+        "net.trunk.embed_tokens.weight": (20, 8),
+        "lm_head.weight": (20, 8),
+        "net.trunk.norm.weight": (8,),
+    }
+    return shapes | {f"{path}.{layer}.{name}": shape for layer in range(count) for name, shape in inside.items()}
+
+
+def seen(shapes: Shapes, **config: object) -> ModelView:
+    return view(Headers(shapes, {"num_attention_heads": 2, **config}))
+
+
+def filled(shapes: Shapes) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["net.trunk.layers", "a.b.c.h", "blocks", "model.decoder.layers"])
+def test_names_are_known_behind_any_path(path: str) -> None:
+    model = seen(stack(path=path))
+    assert (model.family.name, model.coverage, model.geometry.layers) == (GENERIC, 1.0, 2)
+    assert model.tensor_name("mlp.up", 1) == f"{path}.1.fc1.weight"
+    assert model.geometry.kv_heads == 1
+
+
+def test_names_that_nobody_uses_make_no_family() -> None:
+    assert seen({"net.layers.0.gadget.weight": (8, 8), "net.layers.1.gadget.weight": (8, 8)}).family is UNKNOWN
+
+
+def test_a_name_that_the_lexicon_leaves_out_is_found_through_gguf() -> None:
+    assert "encoder.layers.{layer}.attn.Wqkv" not in roles_by_name("layer")
+    assert gguf_words()["transformer.h.#.ln_1"] == "attn_norm"
+    shapes = stack({**LINEAR, "self_attn.attn_sub_norm.weight": (8,)})
+    assert seen(shapes).unmapped == ()
+
+
+def test_what_has_no_common_role_keeps_its_own_name() -> None:
+    model = seen(stack({**LINEAR, "self_attn.indexer.wk.weight": (6, 8), "laurel.linear_left.weight": (3, 8)}))
+    assert model.has("other.self_attn.indexer.wk", 1)
+    assert model.has("other.laurel.linear_left", 0)
+    assert model.coverage == 1.0
+
+
+def test_every_role_of_the_lexicon_exists_and_no_name_plays_two() -> None:
+    assert roles_by_name("layer")["self_attn.q_proj"] == "attn.q"
+    assert roles_by_name("top")["wte"] == "embed.token"
+    fused = {part["role"] for entry in lexicon().entry for part in entry.parts}
+    assert set(lexicon().roles) <= {*lexicon().layer, *lexicon().top, *fused}
+
+
+# -- what nobody declared ------------------------------------------------------------------------------------------
+
+
+def test_of_a_model_type_that_nobody_described_nothing_is_exchangeable() -> None:
+    assert seen(stack()).family.labels == {}
+    assert seen(stack(), model_type="my_new_model").family.labels == {}
+    known = seen(stack(), model_type="arcee")
+    assert (known.family.name, known.family.exchangeable("ffn")) == ("arcee", None)
+
+
+def test_fixed_slopes_and_waves_are_no_exchangeable_numbering() -> None:
+    assert "ALiBi" in str(seen(stack(), model_type="mpt").family.exchangeable("kv"))
+    assert "waves" in str(seen(stack(), model_type="ctrl").family.exchangeable("residual"))
+
+
+def test_contradicting_shapes_are_an_error_where_the_type_is_known_and_no_roles_where_it_is_not() -> None:
+    shapes = stack() | {"net.trunk.layers.1.fc2.weight": (8, 13)}
+    with pytest.raises(CheckpointError, match=r"has 13 along ffn\.1"):
+        seen(shapes, model_type="arcee")
+    unread = seen(shapes)
+    assert unread.family is UNKNOWN
+    assert any("13 along ffn.1" in note for note in unread.notes)
+
+
+def test_a_config_of_another_model_is_an_error() -> None:
+    with pytest.raises(CheckpointError, match="config says 5 layers, the checkpoint holds 2"):
+        seen(stack(), model_type="arcee", num_hidden_layers=5)
+    with pytest.raises(CheckpointError, match="config belongs to another model"):
+        seen(stack(), model_type="arcee", num_attention_heads=3)
+
+
+# -- norms ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "dropped", "role", "placement"),
+    [
+        ((), (), "norm.mlp", "pre"),
+        (("pre_feedforward_layernorm.weight",), (), "norm.attn_post", "sandwich"),
+        (("post_feedforward_layernorm.weight",), ("input_layernorm.weight",), "norm.attn_post", "post"),
+        (("post_self_attn_layernorm.weight", "post_mlp_layernorm.weight"), (), "norm.mlp", "sandwich"),
+    ],
+)
+def test_what_the_second_norm_does_depends_on_those_beside_it(
+    extra: tuple[str, ...], dropped: tuple[str, ...], role: str, placement: str
+) -> None:
+    inside = {name: shape for name, shape in LINEAR.items() if name not in dropped} | dict.fromkeys(extra, (8,))
+    model = seen(stack(inside))
+    assert model.tensor_name(role, 0).endswith("post_attention_layernorm.weight")
+    assert model.family.placement == placement
+    feeds = {place.part.role: place.part.reads for place in model.parts.values()}
+    assert feeds["attn.q"] == ("" if placement == "post" else "norm.attn")
+
+
+def test_one_norm_feeds_both_halves_of_a_parallel_block() -> None:
+    model = seen(stack({name: shape for name, shape in LINEAR.items() if not name.startswith("post_")}))
+    assert model.parts[PartKey("mlp.up", 0)].part.reads == "norm.attn"
+
+
+def test_gains_stored_minus_one_and_norms_without_biases_come_from_the_type() -> None:
+    assert seen(stack(), model_type="vaultgemma").family.gain == "zero-centred"
+    assert seen(stack(), model_type="cohere").family.norm == "layer"
+    assert seen(stack(LINEAR | {"input_layernorm.bias": (8,)})).family.norm == "layer"
+    assert seen(stack()).family.norm == "rms"
+
+
+# -- layers of several kinds ---------------------------------------------------------------------------------------
+
+
+def test_layers_of_another_kind_read_the_same_name_in_another_way() -> None:
+    linear = {**LINEAR, "self_attn.forget_gate.A_log": (2,), "self_attn.b_proj.weight": (2, 8)}
+    shapes = stack(linear) | {f"net.trunk.layers.2.{name}": shape for name, shape in LINEAR.items()}
+    model = seen(shapes)
+    assert (model.layers("linear.q"), model.layers("attn.q")) == ([0, 1], [2])
+    assert model.layers("linear.out") == [0, 1]
+
+
+def test_state_space_and_convolution_blocks_have_roles_of_their_own() -> None:
+    mamba = {
+        "input_layernorm.weight": (8,), "mamba.in_proj.weight": (32, 8), "mamba.conv1d.weight": (16, 1, 4),
+        "mamba.A_log": (16, 4), "mamba.D": (16,), "mamba.out_proj.weight": (8, 16),
+        "conv.in_proj.weight": (24, 8), "conv.conv.weight": (8, 1, 3), "conv.out_proj.weight": (8, 8),
+    }  # fmt: skip
+    model = seen(stack(mamba))
+    assert model.shape("ssm.conv", 0) == (16, 4)
+    assert {"ssm.in", "ssm.A", "ssm.D", "ssm.out", "conv.in", "conv.kernel", "conv.out"} <= model.roles
+    assert "attn.q" not in model.roles
+
+
+def test_heads_of_sliding_layers_are_their_own() -> None:
+    shapes = stack() | {f"net.trunk.layers.2.{name}": shape for name, shape in LINEAR.items()}
+    shapes |= {
+        "net.trunk.layers.2.self_attn.q_proj.weight": (12, 8),
+        "net.trunk.layers.2.self_attn.k_proj.weight": (6, 8),
+    }
+    shapes |= {
+        "net.trunk.layers.2.self_attn.v_proj.weight": (6, 8),
+        "net.trunk.layers.2.self_attn.out_proj.weight": (8, 12),
+    }
+    model = seen(
+        shapes, num_key_value_heads=1, head_dim=4, swa_num_attention_heads=4, swa_num_key_value_heads=2, swa_head_dim=3
+    )
+    first, last = model.heads_at(0), model.heads_at(2)
+    assert first is not None
+    assert last is not None
+    assert (first.heads, first.kv_heads, first.head_dim) == (2, 1, 4)
+    assert (last.heads, last.kv_heads, last.head_dim) == (4, 2, 3)
+
+
+# -- fused ---------------------------------------------------------------------------------------------------------
+
+
+def test_halves_of_a_fused_mlp_are_told_by_the_matrix_behind_it() -> None:
+    plain = {**LINEAR, "mlp.dense_h_to_4h.weight": (12, 8), "mlp.dense_4h_to_h.weight": (8, 12)}
+    del plain["fc1.weight"], plain["fc2.weight"]
+    assert "mlp.gate" not in seen(stack(plain)).roles
+    gated = seen(stack(plain | {"mlp.dense_h_to_4h.weight": (24, 8)}))
+    assert gated.shape("mlp.gate", 0) == gated.shape("mlp.up", 0) == (12, 8)
+
+
+def test_interleaved_transposed_experts_by_hand() -> None:
+    """gpt-oss: [expert, in, 2 * out], gate and up in turns."""
+    inside = {name: shape for name, shape in LINEAR.items() if not name.startswith("fc")}
+    inside |= {"mlp.experts.gate_up_proj": (2, 8, 6), "mlp.experts.down_proj": (2, 3, 8), "mlp.router.weight": (2, 8)}
+    arrays = filled(stack(inside))
+    model = view(MemoryCheckpoint(arrays, config={"model_type": "gpt_oss", "num_attention_heads": 2}))
+    stored = arrays["net.trunk.layers.1.mlp.experts.gate_up_proj"]
+    np.testing.assert_array_equal(model.array("moe.gate", 1, 1), stored[1][:, ::2].T)
+    np.testing.assert_array_equal(model.array("moe.up", 1, 1), stored[1][:, 1::2].T)
+    down = arrays["net.trunk.layers.1.mlp.experts.down_proj"]
+    np.testing.assert_array_equal(model.array("moe.down", 1, 0), down[0].T)
+
+
+def latent() -> Shapes:
+    """Two heads of 3 coordinates without and 2 with positions, values of 4; latent vectors of 5 and 6."""
+    inside = {
+        "self_attn.q_a_proj.weight": (5, 8), "self_attn.q_a_layernorm.weight": (5,),
+        "self_attn.q_b_proj.weight": (10, 5), "self_attn.kv_a_proj_with_mqa.weight": (8, 8), "self_attn.kv_a_layernorm.weight": (6,),
+        "self_attn.kv_b_proj.weight": (14, 6), "self_attn.o_proj.weight": (8, 8),
+        "mlp.gate_proj.weight": (12, 8), "mlp.up_proj.weight": (12, 8), "mlp.down_proj.weight": (8, 12),
+        "input_layernorm.weight": (8,), "post_attention_layernorm.weight": (8,),
+    }  # fmt: skip
+    return stack(inside)
+
+
+LATENT = {"qk_nope_head_dim": 3, "qk_rope_head_dim": 2, "v_head_dim": 4, "num_attention_heads": 2}
+
+
+def test_latent_attention_is_the_product_of_its_factors_by_hand() -> None:
+    arrays = filled(latent())
+    model = view(MemoryCheckpoint(arrays, config=LATENT))
+    at = "net.trunk.layers.1.self_attn."
+    assert (model.geometry.heads, model.geometry.head_dim, model.geometry.rope_dim, model.geometry.value_dim) == (
+        2,
+        3,
+        2,
+        4,
+    )
+    gain = arrays[f"{at}q_a_layernorm.weight"]
+    rows = arrays[f"{at}q_b_proj.weight"].reshape(2, 5, 5)[:, :3].reshape(6, 5)
+    np.testing.assert_allclose(model.array("attn.q", 1), (rows * gain) @ arrays[f"{at}q_a_proj.weight"], rtol=1e-5)
+    gain = arrays[f"{at}kv_a_layernorm.weight"]
+    latent_rows = arrays[f"{at}kv_a_proj_with_mqa.weight"][:6]
+    values = arrays[f"{at}kv_b_proj.weight"].reshape(2, 7, 6)[:, 3:].reshape(8, 6)
+    np.testing.assert_allclose(model.array("attn.v", 1), (values * gain) @ latent_rows, rtol=1e-5)
+    np.testing.assert_array_equal(model.array("attn.k_rope", 1), arrays[f"{at}kv_a_proj_with_mqa.weight"][6:])
+    assert model.shape("attn.k", 1) == (6, 8)
+    assert model.layers("attn.q") == [0, 1]
+    first, block = next(iter(model.row_blocks("attn.q", 1)))
+    np.testing.assert_array_equal(block, model.array("attn.q", 1)[first:])
+
+
+def test_folding_reaches_through_the_factors() -> None:
+    model = view(MemoryCheckpoint(filled(latent()), config=LATENT))
+    expected = model.array("attn.k", 0) * model.gain("norm.attn", 0)
+    np.testing.assert_allclose(model.array("attn.k", 0, fold=True), expected, rtol=1e-4)
+
+
+def test_latent_attention_without_a_config_keeps_what_needs_no_sizes() -> None:
+    model = view(MemoryCheckpoint(filled(latent())))
+    assert model.geometry.heads is None
+    assert {"attn.q_a", "attn.o", "mlp.up"} <= model.roles
+    assert "attn.q" not in model.roles
+
+
+# -- beside the language model -------------------------------------------------------------------------------------
+
+
+def test_an_encoder_beside_a_decoder_is_a_component() -> None:
+    t5 = {
+        "layer.0.SelfAttention.q.weight": (8, 8), "layer.0.SelfAttention.k.weight": (8, 8),
+        "layer.0.SelfAttention.v.weight": (8, 8), "layer.0.SelfAttention.o.weight": (8, 8),
+        "layer.0.layer_norm.weight": (8,),
+    }  # fmt: skip
+    cross = {f"layer.1.EncDecAttention.{name}.weight": (8, 8) for name in "qkvo"} | {"layer.1.layer_norm.weight": (8,)}
+
+    def mlp(at: int) -> dict[str, tuple[int, ...]]:
+        return {f"layer.{at}.DenseReluDense.{name}.weight": shape for name, shape in (("wi", (12, 8)), ("wo", (8, 12)))}
+
+    shapes: Shapes = {
+        "shared.weight": (20, 8),
+        "encoder.final_layer_norm.weight": (8,),
+        "decoder.final_layer_norm.weight": (8,),
+    }
+    for layer in range(2):
+        shapes |= {f"encoder.block.{layer}.{name}": shape for name, shape in (t5 | mlp(1)).items()}
+        shapes |= {f"decoder.block.{layer}.{name}": shape for name, shape in (t5 | cross | mlp(2)).items()}
+    model = seen(shapes)
+    assert list(model.components) == ["encoder"]
+    assert {"attn.q", "cross.k", "mlp.up", "norm.attn", "norm.cross"} <= model.roles
+    assert {"attn.q", "mlp.up", "norm.attn"} <= model.components["encoder"].roles
+    assert model.unmapped == ()
+
+
+def test_layers_that_look_ahead_are_no_part_of_the_depth() -> None:
+    ahead = {**LINEAR, "eh_proj.weight": (8, 16), "enorm.weight": (8,), "hnorm.weight": (8,)}
+    shapes = stack() | {f"net.trunk.layers.2.{name}": shape for name, shape in ahead.items()}
+    model = seen(shapes, num_hidden_layers=2)
+    assert model.geometry.layers == 2
+    assert len(model.components["mtp"].checkpoint.tensors) == len(ahead)
+    assert seen(shapes).components == {}  # nothing says how deep the model is
+
+
+def test_of_two_stacks_the_smaller_is_a_component() -> None:
+    shapes = stack() | {f"net.patcher.layers.0.{name}": shape for name, shape in LINEAR.items()}
+    model = seen(shapes)
+    assert list(model.components) == ["patcher"]
+    assert model.geometry.layers == 2
+
+
+def test_tables_come_before_the_lexicon() -> None:
+    names = {family.name for family in families()}
+    assert "llama" in names
+    assert not names & set(lexicon().known)
