@@ -3,7 +3,7 @@
 In the core this is the only place that opens model files.
 """
 
-from kinprint.checkpoint.base import Array, Checkpoint, TensorInfo
+from kinprint.checkpoint.base import Array, Checkpoint, Codec, TensorInfo
 from kinprint.checkpoint.local import LocalFile
 from kinprint.checkpoint.memory import MemoryCheckpoint
 from kinprint.checkpoint.open import open_checkpoint
@@ -13,6 +13,7 @@ from kinprint.checkpoint.write import write_safetensors
 __all__ = [
     "Array",
     "Checkpoint",
+    "Codec",
     "LocalFile",
     "MemoryCheckpoint",
     "SafetensorsFile",

@@ -23,16 +23,38 @@ BLOCK_BYTES = 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
+class Codec:
+    """How the values of a quantised tensor were rounded.
+
+    Attributes:
+        scheme: Name of the format's own (``GPTQ``, ``AWQ``, ``NF4``, ``FP8``, ``MXFP4``, ``Q4_K``, ...).
+        bits: Bits that tell the values of one block apart, without scales and zero points.
+        block: Neighbours along the last axis of the *decoded* tensor that share a scale; 0 where a whole row does.
+        exponent: Whether the grid is one of floating-point numbers (fp8, fp4), whose steps grow with the value.
+    """
+
+    scheme: str
+    bits: int
+    block: int
+    exponent: bool = False
+
+    def __str__(self) -> str:
+        """Return ``scheme:bits``, which is also how ``TensorInfo.dtype`` spells it."""
+        return f"{self.scheme}:{self.bits}"
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """What a header says of one tensor, after it was checked against the file.
 
     Attributes:
         name: Name in the checkpoint.
-        dtype: safetensors' spelling (``BF16``, ``F8_E4M3``, ``I64``, ...), or ``GGUF:Q4_1`` for blocks that
-            decode to float32.
+        dtype: safetensors' spelling (``BF16``, ``F8_E4M3``, ``I64``, ...), or ``GGUF:Q4_1``, ``GPTQ:4`` and so on for
+            what decodes to float32.
         shape: Lengths of the axes, slowest first, as numpy has them.
         nbytes: Bytes on disk.
         file: File inside the checkpoint that holds it.
+        codec: How its values were rounded, where it is quantised.
     """
 
     name: str
@@ -40,6 +62,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     nbytes: int
     file: str
+    codec: Codec | None = None
 
     @property
     def size(self) -> int:
@@ -49,7 +72,7 @@ class TensorInfo:
     @property
     def floating(self) -> bool:
         """Whether the tensor holds parameters, as opposed to indices, masks and packed integers."""
-        return self.dtype in FLOAT_DTYPES or self.dtype.startswith("GGUF:")
+        return self.dtype in FLOAT_DTYPES or ":" in self.dtype
 
 
 class Checkpoint(ABC):

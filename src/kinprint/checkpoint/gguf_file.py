@@ -21,6 +21,7 @@ from kinprint.checkpoint.faults import FETCH_AGAIN, fault, natural, shown
 from kinprint.checkpoint.gguf_header import GgufTensor, read_header, read_tokens
 from kinprint.checkpoint.local import ByteSource
 from kinprint.checkpoint.parts import Part, take
+from kinprint.checkpoint.quantised.gguf_codecs import gguf_codec
 from kinprint.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -83,7 +84,12 @@ class GgufFile(Part):
             self._start[tensor.name] = header.data_start + tensor.offset
             self._type[tensor.name] = tensor.type_id
             self.tensors[tensor.name] = TensorInfo(
-                tensor.name, _dtype(tensor.type_id), tensor.shape, end - tensor.offset, source.name
+                tensor.name,
+                _dtype(tensor.type_id),
+                tensor.shape,
+                end - tensor.offset,
+                source.name,
+                gguf_codec(_dtype(tensor.type_id).removeprefix("GGUF:")),
             )
         self._heads, left = _permuted_heads(self.tensors, settings or self.settings, source.where)
         undone = f"{source.name}: the row order of q and k that GGUF uses for rotary embeddings was undone"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kinprint.checkpoint.base import Array, Checkpoint, TensorInfo
+from kinprint.checkpoint.base import Array, Checkpoint, Codec, TensorInfo
 
 _SPELLING = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
@@ -37,7 +37,9 @@ class MemoryCheckpoint(Checkpoint):
         config: Mapping[str, Any] | None = None,
         vocabulary: tuple[str, ...] | None = None,
         name: str = "memory",
+        codecs: Mapping[str, Codec] | None = None,
     ) -> None:
+        """Hold arrays; ``codecs`` says of which the values were rounded, and how."""
         self.name = name
         self.location = f"memory:{name}"
         self.format = "memory"
@@ -46,7 +48,7 @@ class MemoryCheckpoint(Checkpoint):
         self._arrays = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
         self._vocabulary = vocabulary
         self.tensors = {
-            key: TensorInfo(key, dtype_name(value.dtype), value.shape, value.nbytes, "memory")
+            key: TensorInfo(key, dtype_name(value.dtype), value.shape, value.nbytes, "memory", (codecs or {}).get(key))
             for key, value in self._arrays.items()
         }
 
