@@ -1,8 +1,9 @@
 """Which files of a folder are its model. Folders often hold the same weights two or three times.
 
 The order in which sets are preferred: safetensors, then consolidated safetensors (the vendor's own layout), then files
-of ``torch.save``, then consolidated ones, then GGUF; within each the names that transformers writes before others;
-``model.safetensors`` before an index, as transformers does. Two sets that rank equal are an error, never a guess.
+of ``torch.save``, then consolidated ones, then GGUF, CTranslate2's ``model.bin``, Flax's msgpack, ONNX and ``.npz``;
+within each the names that transformers writes before others; ``model.safetensors`` before an index, as transformers
+does. Two sets that rank equal are an error, never a guess. A folder without a model may hold an adapter.
 """
 
 from __future__ import annotations
@@ -13,23 +14,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from kinprint.checkpoint.ctranslate2_file import HEAD_BYTES, looks_like_it
 from kinprint.checkpoint.faults import fault, shown
 from kinprint.checkpoint.jsonfile import read_object
-from kinprint.checkpoint.local import HEADER_BYTES
+from kinprint.checkpoint.local import HEADER_BYTES, LocalFile, foreign
 from kinprint.checkpoint.parts import Part
 from kinprint.errors import CheckpointError
 
 INDEX_SUFFIX = ".index.json"
 
-_EXTENSIONS = {"safetensors": 0, "bin": 2, "pt": 2, "pth": 2, "gguf": 4}
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+"""Where PEFT keeps an adapter's tensors, in the order in which it looks."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+_EXTENSIONS = {"safetensors": 0, "bin": 2, "pt": 2, "pth": 2, "gguf": 4, "msgpack": 6, "onnx": 7, "npz": 8}
+_CTRANSLATE2 = 5
 _NUMBERED = re.compile(r"(?P<prefix>.+?)[-_.](?P<number>\d{1,6})[-_]of[-_](?P<total>\d{1,6})\.(?P<extension>\w+)")
 _NOT_THE_MODEL = re.compile(
     r"(optimizer|scheduler|scaler|rng_state|random_states|training_args|trainer_state|adapter_|mmproj|openvino_|events)"
     r".*|.*tokenizer.*|.*lora_weights.*",
     re.IGNORECASE,
 )
-_STANDARD = ("model", "pytorch_model")
-_READS = "kinprint reads safetensors, files of torch.save (.bin, .pt, .pth) and GGUF"
+_STANDARD = ("model", "pytorch_model", "flax_model")
+READS = (
+    "kinprint reads safetensors, files of torch.save (.bin, .pt, .pth), GGUF, CTranslate2's model.bin, "
+    "Flax's .msgpack, ONNX and .npz"
+)
+"""What every message says that has to list the formats."""
+
+_CONSOLIDATED = ("safetensors", "bin", "pt", "pth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,8 @@ def model_sets(folder: Path) -> list[ModelSet]:
             continue
         match = _NUMBERED.fullmatch(name)
         if match is None:
-            found.append(ModelSet(name, _rank(name, "single"), (name,)))
+            rank = _rank(name, "single")
+            found.append(ModelSet(name, (_CTRANSLATE2, *rank[1:]) if _is_ctranslate2(folder / name) else rank, (name,)))
         else:
             group = (match["prefix"], int(match["total"]), match["extension"])
             numbered.setdefault(group, {})[int(match["number"])] = name
@@ -93,7 +108,10 @@ def choose(folder: Path) -> tuple[ModelSet, tuple[str, ...]]:
     """
     sets = model_sets(folder)
     if not sets:
-        raise fault(str(folder), _why_none(folder), f"{_READS}: give the folder that holds them")
+        adapter = adapter_set(folder)
+        if adapter is not None:
+            return adapter, ()
+        raise fault(str(folder), _why_none(folder), f"{READS}: give the folder that holds them")
     best, others = sets[0], sets[1:]
     equal = [candidate.title for candidate in sets if candidate.rank == best.rank]
     if len(equal) > 1:
@@ -104,6 +122,14 @@ def choose(folder: Path) -> tuple[ModelSet, tuple[str, ...]]:
         )
     note = f"read {best.title}; left aside: {', '.join(other.title for other in others)}"
     return best, (note,) if others else ()
+
+
+def adapter_set(folder: Path) -> ModelSet | None:
+    """Return the adapter that a folder holds, if it holds its tensors and its config."""
+    if not (folder / ADAPTER_CONFIG).exists():
+        return None
+    files = [name for name in ADAPTER_FILES if (folder / name).exists()]
+    return ModelSet(files[0], (0, 0, 0), (files[0],)) if files else None
 
 
 def set_of_file(path: Path) -> tuple[ModelSet, bool]:
@@ -137,7 +163,7 @@ def read_index(path: Path) -> dict[str, str]:
         raise fault(str(path), "has no weight_map", "fetch the index again")
     entries = cast("dict[str, Any]", weight_map)
     for tensor, file in entries.items():
-        if not isinstance(file, str) or not _plain(file):
+        if not isinstance(file, str) or not plain_name(file):
             raise fault(
                 str(path),
                 f"places tensor {shown(tensor)} in {shown(file)}, which is no name of a file beside it",
@@ -169,7 +195,7 @@ def check_index(weight_map: Mapping[str, str], parts: Iterable[Part], index: str
     return (f"the index leaves out {len(extra)} tensors that the shards hold ({extra[0]}, ...)",) if extra else ()
 
 
-def _plain(file: str) -> bool:
+def plain_name(file: str) -> bool:
     """Tell whether a name is that of a file in the same folder on every system: no path, drive, dots or controls."""
     return file.isprintable() and file not in {"", ".", ".."} and not set(file) & set('/\\:*?"<>|')
 
@@ -185,8 +211,19 @@ def _rank(name: str, kind: str) -> tuple[int, int, int]:
     standard = stem in _STANDARD
     # A lone file with a usual name is the model; one with another name may be anything, an index never is.
     order = ("single", "index", "numbered") if standard else ("index", "numbered", "single")
-    consolidated = stem.startswith("consolidated") and extension != "gguf"
+    consolidated = stem.startswith("consolidated") and extension in _CONSOLIDATED
     return _EXTENSIONS[extension] + consolidated, 0 if standard else 1, order.index(kind)
+
+
+def _is_ctranslate2(path: Path) -> bool:
+    """Tell whether a ``model.bin`` is CTranslate2's, which a name cannot: old torch files have it too."""
+    if path.name != "model.bin":
+        return False
+    try:
+        source = LocalFile(path)
+        return looks_like_it(bytes(source.view(0, min(source.size, HEAD_BYTES))))
+    except CheckpointError:
+        return False  # said once the file is chosen
 
 
 def _numbered_set(prefix: str, total: int, extension: str, files: Mapping[int, str]) -> ModelSet:
@@ -214,5 +251,9 @@ def _why_none(folder: Path) -> str:
     if not names:
         return "is an empty folder"
     if any(name.startswith("adapter_model.") for name in names):
-        return "holds an adapter only, not the model that it changes"
+        return f"holds an adapter without its {ADAPTER_CONFIG}, and not the model that it changes"
+    for name in sorted(names):
+        known = foreign(name)
+        if known is not None:
+            return f"holds no model file that is read ({name} {known[0]}; to convert: {known[1]})"
     return "holds no model file"

@@ -13,6 +13,29 @@ from kinprint.checkpoint.faults import FETCH_AGAIN, fault
 HEADER_BYTES = 100_000_000
 """Longest header that is read: the limit of the safetensors format, used for every format."""
 
+_FROM_TF = "convert it with transformers 4: AutoModel.from_pretrained(FOLDER, from_tf=True).save_pretrained(NEW)"
+_SOURCE = "give the model that it was converted from"
+
+FOREIGN = {
+    ".h5": ("TensorFlow weights (HDF5)", _FROM_TF),
+    ".hdf5": ("an HDF5 file", _FROM_TF),
+    ".keras": ("a Keras model", "convert it: numpy.savez(FILE, **{w.path: w.numpy() for w in MODEL.weights})"),
+    ".index": ("a TensorFlow checkpoint", "convert it: transformers-cli convert of transformers 4 writes a .bin file"),
+    ".tflite": ("a TensorFlow Lite model", _SOURCE),
+    ".mlmodel": ("a Core ML model", _SOURCE),
+    ".mlpackage": ("a Core ML model", _SOURCE),
+    ".nemo": ("a NeMo archive", "unpack it with tar -xf and give the .ckpt or the folder of weights inside"),
+    ".engine": ("a TensorRT engine, which keeps no names", _SOURCE),
+    ".plan": ("a TensorRT engine, which keeps no names", _SOURCE),
+    ".xml": ("an OpenVINO model", _SOURCE),
+    ".ot": ("a model of rust-bert", "give the .bin or safetensors file of the same model"),
+    ".npy": ("a single NumPy array", "give the arrays of the model together: numpy.savez(FILE, **ARRAYS)"),
+}
+"""What is not read, by the end of the file's name: how a message calls it, and what to do."""
+
+_HDF5 = b"\x89hdf\r\n\x1a\n"
+_NPY = b"\x93numpy"
+_TFLITE = b"tfl3"
 _LFS_POINTER = b"version https://git-lfs"
 _WEB_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
@@ -99,6 +122,25 @@ def not_a_checkpoint(source: ByteSource) -> tuple[str, str] | None:
         return "is empty (0 bytes)", FETCH_AGAIN
     if head.startswith(_LFS_POINTER):
         return "is a Git LFS pointer, not the file itself", "fetch the file: git lfs pull"
-    if head.startswith(_WEB_PAGES):
+    if head.startswith(_NPY):
+        return foreign("x.npy")
+    if head.startswith(_HDF5):
+        return foreign("x.h5")
+    if head[4:8] == _TFLITE:
+        return foreign("x.tflite")
+    known = foreign(source.name)
+    if known is None and head.startswith(_WEB_PAGES):
         return "is a web page, not a model file", "the download failed: " + FETCH_AGAIN
-    return None
+    return known
+
+
+def foreign(name: str) -> tuple[str, str] | None:
+    """Say whose format a file is in by its name, and how to convert it; None for a name that tells nothing.
+
+    Example:
+        >>> foreign("model.tflite")
+        ('is a TensorFlow Lite model, which is not read', 'give the model that it was converted from')
+    """
+    dot = name.rfind(".")
+    known = FOREIGN.get(name[dot:].lower()) if dot >= 0 else None
+    return None if known is None else (f"is {known[0]}, which is not read", known[1])

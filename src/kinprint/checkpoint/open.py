@@ -4,42 +4,88 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kinprint.checkpoint.adapter import merged
 from kinprint.checkpoint.base import Checkpoint
-from kinprint.checkpoint.faults import fault
-from kinprint.checkpoint.folder import ModelSet, check_index, choose, read_index, set_of_file
+from kinprint.checkpoint.ctranslate2_file import Ctranslate2File, ctranslate2_vocabulary
+from kinprint.checkpoint.faults import fault, shown
+from kinprint.checkpoint.folder import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    ModelSet,
+    check_index,
+    choose,
+    read_index,
+    set_of_file,
+)
+from kinprint.checkpoint.formats import open_part
 from kinprint.checkpoint.gguf_file import GgufFile
-from kinprint.checkpoint.gguf_header import MAGIC as GGUF_MAGIC
 from kinprint.checkpoint.jsonfile import read_object
-from kinprint.checkpoint.local import LocalFile, not_a_checkpoint
+from kinprint.checkpoint.msgpack_file import MsgpackFile, index_name
 from kinprint.checkpoint.parts import FileCheckpoint, Part
-from kinprint.checkpoint.pytorch_file import LEGACY_MAGIC, ZIP_MAGIC, PytorchFile
-from kinprint.checkpoint.safetensors_file import LENGTH_BYTES, SafetensorsFile
+from kinprint.checkpoint.quantised import decoded
 from kinprint.checkpoint.vocabulary import folder_vocabulary
 
 CONFIG_BYTES = 16_000_000
 """Longest ``config.json`` that is read; real ones have some kilobytes."""
 
 
+MAX_PARTS = 16
+"""Most adapters in one reference."""
+
+
 def open_checkpoint(ref: str | Path) -> Checkpoint:
-    """Open a local model: a folder, one file, or the index of a sharded one.
+    """Open a local model: a folder, one file, the index of a sharded one, or a model with adapters on it.
 
     Only headers are read. Nothing in a file is ever executed.
 
     Args:
-        ref: Path to a folder that holds a model, to one ``.safetensors``, ``.bin``, ``.pt``, ``.pth`` or ``.gguf``
-            file, or to an ``.index.json``.
+        ref: Path to a folder that holds a model, to one model file (safetensors, ``torch.save``, GGUF, CTranslate2,
+            Flax's msgpack, ONNX, ``.npz``), or to an ``.index.json``; or ``model+adapter``, where ``adapter`` is a
+            folder of PEFT's, and further ``+adapter`` are applied one after the other. A ``+`` in the name of a path
+            that exists is part of that name. An adapter alone opens as its own tensors.
 
     Returns:
         The checkpoint. Where a folder holds several sets of files, ``notes`` says which one was read.
 
     Raises:
         CheckpointError: There is no such file, or it cannot be believed: truncated, contradicting itself, asking for
-            code, or leading out of its folder.
+            code, or leading out of its folder; or an adapter does not fit the model.
     """
+    first, *adapters = _parts_of(ref)
+    checkpoint = decoded(_open_path(first))
+    for adapter in adapters:
+        checkpoint = merged(checkpoint, Path(adapter))
+    return checkpoint
+
+
+def _parts_of(ref: str | Path) -> tuple[str | Path, ...]:
+    """Split ``model+adapter+adapter`` at every ``+`` that no existing path has in its name, the last one first."""
+    text = str(ref)
+    if not _exists(text):
+        places = [place for place, character in enumerate(text) if character == "+"][-MAX_PARTS:]
+        for place in reversed(places):
+            if _exists(text[place + 1 :]):
+                parts = _parts_of(text[:place])
+                if _exists(str(parts[0])):
+                    return (*parts, text[place + 1 :])
+    return (ref,)
+
+
+def _exists(path: str) -> bool:
+    """Tell whether a path can be looked at; an empty one cannot."""
+    try:
+        os.stat(path)  # noqa: PTH116 - Path("") is the working folder
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _open_path(ref: str | Path) -> FileCheckpoint:
+    """Open a folder, a file or an index."""
     path = Path(ref)
     try:
         is_folder = stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - Path.is_dir() hides why it failed
@@ -68,10 +114,11 @@ def _open(
     parts: list[Part] = []
     settings: Mapping[str, Any] | None = None
     for file in files:
-        parts.append(_open_part(folder / file, settings))
+        parts.append(open_part(folder / file, settings))
         first = parts[0]
         settings = first.settings if isinstance(first, GgufFile) else None
     if chosen.index is not None:
+        weight_map = _names_of_parts(weight_map, parts)
         notes = (*notes, *check_index(weight_map, parts, str(folder / chosen.index)))
     first = parts[0]
     config: Mapping[str, Any] = {}
@@ -81,31 +128,28 @@ def _open(
         # A GGUF carries its own settings, so the file beside it is never needed.
         notes = tuple(note for note in notes if not note.startswith("config.json"))
     elif use_config:
-        config_path = folder / "config.json"
+        adapter = chosen.files[0] in ADAPTER_FILES
+        config_path = folder / (ADAPTER_CONFIG if adapter else "config.json")
         config = read_object(config_path, max_bytes=CONFIG_BYTES) if config_path.exists() else {}
         vocabulary = lambda: folder_vocabulary(folder)  # noqa: E731
+        if adapter:
+            notes = (*notes, *_adapter_notes(config))
+    if isinstance(first, Ctranslate2File):
+        config = {**config, **first.settings}
+        vocabulary = lambda: folder_vocabulary(folder) or ctranslate2_vocabulary(folder)  # noqa: E731
     return FileCheckpoint(parts, name=name, location=location, config=config, vocabulary=vocabulary, notes=notes)
 
 
-def _open_part(path: Path, settings: Mapping[str, Any] | None) -> Part:
-    """Open one file by what it starts with; its name only decides how an unreadable one is described."""
-    source = LocalFile(path)
-    head = bytes(source.view(0, min(source.size, 16)))
-    if head.startswith(GGUF_MAGIC):
-        return GgufFile(source, settings=settings)
-    if head.startswith((ZIP_MAGIC, LEGACY_MAGIC)):
-        return PytorchFile(source)
-    if head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{":
-        return SafetensorsFile(source)
-    known = not_a_checkpoint(source)
-    if known is not None:
-        raise fault(source.where, *known)
-    if path.suffix == ".safetensors":
-        return SafetensorsFile(source)
-    if head[:1] == b"\x80":
-        raise fault(source.where, "is a pickle that torch.save did not write: refused", "save it as safetensors")
-    raise fault(
-        source.where,
-        "is in no format that kinprint reads",
-        "give safetensors, a file of torch.save, or GGUF; or " + "fetch it again",
-    )
+def _adapter_notes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say that these are an adapter's tensors, and which base its config names."""
+    base = config.get("base_model_name_or_path")
+    lead = f"; its config names the base {shown(base)}, which is a lead and no evidence" if base else ""
+    return (f"this is an adapter alone, not a model{lead}; to read it on its base: MODEL+ADAPTER",)
+
+
+def _names_of_parts(weight_map: Mapping[str, str], parts: Sequence[Part]) -> Mapping[str, str]:
+    """Return an index under the names that its shards have here: those of Flax are turned into torch's."""
+    if not isinstance(parts[0], MsgpackFile):
+        return weight_map
+    held = {name for part in parts for name in part.tensors}
+    return {next((name for name in index_name(key) if name in held), key): file for key, file in weight_map.items()}
