@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from kinprint.architecture import ModelView, view
 from kinprint.checkpoint import MemoryCheckpoint, open_checkpoint, write_safetensors
-from kinprint.evidence import identity
-from kinprint.evidence.identity import Identity, compare_values, equal_values, evidence
+from kinprint.evidence import identity_search
+from kinprint.evidence.identity import Identity, compare_values, evidence
+from kinprint.evidence.values import equal_values
 from methods import tiny
 
 BF16 = ml_dtypes.bfloat16
@@ -496,6 +497,6 @@ def test_tensors_that_differ_are_left_at_the_first_block(monkeypatch: pytest.Mon
 
     rng = np.random.default_rng(0)
     models = [plain({f"w{at}": rng.standard_normal((2000, 1000)) for at in range(3)}) for _ in range(2)]
-    monkeypatch.setattr(identity, "equal_values", counted(identity.equal_values))
+    monkeypatch.setattr(identity_search, "equal_values", counted(identity_search.equal_values))
     assert compare_values(*models).identical is None
-    assert read < 3 * 3 * identity.SAMPLE
+    assert read < 3 * 3 * identity_search.SAMPLE
