@@ -136,20 +136,23 @@ class Rule(Record):
             layer) where they stand; any other number stands for itself.
         parts: The roles in it, in stored order.
         layout: ``out-in`` as nn.Linear stores, ``in-out`` as Conv1D does, ``flat`` for kernels whose trailing axes are
-            one, or heads before both: ``heads-out-in`` and ``heads-in-out``.
+            one (``flat-in-out`` where the first is the input), or heads before both: ``heads-out-in`` and
+            ``heads-in-out``.
         split: How several parts share the out axis: ``blocks`` one after the other; ``per-head``
             [head, part, rows of a head]; ``per-group`` [kv head, queries + key + value, head_dim]; ``per-shard``
             [shard, part, heads of the shard]; ``interleaved`` [row, part].
         stacked: Whether the first stored axis counts experts.
+        rows: Whether it is stacked, and the rows of all experts are one axis.
         shards: How many shards a ``per-shard`` split has.
         layers: The layers in which the name means this; empty for all.
     """
 
     name: str
     parts: tuple[Part, ...]
-    layout: Literal["out-in", "in-out", "flat", "heads-out-in", "heads-in-out"] = "out-in"
+    layout: Literal["out-in", "in-out", "flat", "flat-in-out", "heads-out-in", "heads-in-out"] = "out-in"
     split: Literal["blocks", "per-head", "per-group", "per-shard", "interleaved"] = "blocks"
     stacked: bool = False
+    rows: bool = False
     shards: int = 1
     layers: tuple[int, ...] = ()
 
@@ -165,7 +168,7 @@ class Rule(Record):
     def _slots_agree(self) -> Rule:
         for part in self.parts:
             for slot in ("{layer}", "{expert}"):
-                there = slot in self.name or (slot == "{expert}" and self.stacked)
+                there = slot in self.name or (slot == "{expert}" and (self.stacked or self.rows))
                 if slot in part.out + part.input and not there:
                     raise ValueError(f"rule {self.name}: an axis of {part.role} needs {slot}, which the name lacks")
         if self.split == "per-group" and len(self.parts) != 3:
@@ -186,10 +189,10 @@ class Rule(Record):
         """
         if len(found) != len(self.slots):
             return None  # a name that spells "#" itself
-        at = dict(zip(self.slots, found, strict=True))
-        if any(slot.isdigit() and int(slot) != number for slot, number in at.items()):
+        at = list(zip(self.slots, found, strict=True))
+        if any(slot.isdigit() and int(slot) != number for slot, number in at):
             return None
-        return {slot: number for slot, number in at.items() if not slot.isdigit()}
+        return {slot: number for slot, number in at if not slot.isdigit()}
 
     @cached_property
     def vector(self) -> bool:

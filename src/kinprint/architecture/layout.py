@@ -19,7 +19,7 @@ from kinprint.errors import CheckpointError
 
 def is_plain(rule: Rule) -> bool:
     """Return whether rows of the stored tensor are rows of its only part."""
-    return rule.layout == "out-in" and len(rule.parts) == 1 and not rule.stacked
+    return rule.layout == "out-in" and len(rule.parts) == 1 and not rule.stacked and not rule.rows
 
 
 def splittable(rule: Rule, geometry: Geometry) -> bool:
@@ -40,6 +40,9 @@ def axis_lengths(shape: tuple[int, ...], rule: Rule, index: int) -> Iterator[tup
     """
     inner = _inner(shape, rule)
     part = rule.parts[index]
+    if rule.rows:  # how many experts share the rows is not known here
+        yield from (("residual", shape[1]) for axis in (part.out, part.input) if axis == "residual")
+        return
     kinds = {axis_kind(other.out) for other in rule.parts}
     if len(rule.parts) == 1:
         yield axis_kind(part.out), inner[0]
@@ -63,7 +66,7 @@ def axis_kind(axis: str) -> str:
 
 def axes_stored(rule: Rule) -> int | None:
     """Return how many axes a rule's stored tensor has; None where a kernel may have any number from two on."""
-    if rule.layout == "flat":
+    if rule.layout.startswith("flat"):
         return None
     return (1 if rule.vector else 2) + rule.stacked + rule.layout.startswith("heads")
 
@@ -73,6 +76,8 @@ def _inner(shape: tuple[int, ...], rule: Rule) -> tuple[int, ...]:
     inner = shape[1:] if rule.stacked else shape
     if rule.layout == "flat":
         return inner[0], math.prod(inner[1:])
+    if rule.layout == "flat-in-out":
+        return math.prod(inner[1:]), inner[0]
     if rule.layout == "heads-out-in":
         return inner[0] * inner[1], inner[2]
     if rule.layout == "heads-in-out":
@@ -82,6 +87,8 @@ def _inner(shape: tuple[int, ...], rule: Rule) -> tuple[int, ...]:
 
 def _upright(inner: Array, rule: Rule) -> Array:
     """Return one expert's stored matrix with its output axis first; see :func:`_inner`."""
+    if rule.layout == "flat-in-out":
+        return inner.reshape(inner.shape[0], -1).T
     if rule.layout == "heads-in-out":
         inner = inner.transpose(0, 2, 1)
     if rule.layout in ("flat", "heads-out-in", "heads-in-out"):
@@ -109,6 +116,16 @@ def _out_length(rule: Rule, index: int, rows: int, geometry: Geometry) -> int:
     return rows // len(rule.parts)
 
 
+def _experts(rows: int, geometry: Geometry) -> int:
+    """Return how many experts share the rows of one tensor."""
+    if not geometry.experts or rows % geometry.experts:
+        raise CheckpointError(
+            f"{rows} rows of experts cannot be divided among {geometry.experts or 'an unknown number'} of them: add "
+            "the model's config.json"
+        )
+    return geometry.experts
+
+
 def _stated(part: Part, geometry: Geometry) -> int | None:
     """Return how many rows (of a head) a part states for itself."""
     return getattr(geometry, part.size, None) if part.size else None
@@ -120,6 +137,8 @@ def part_shape(shape: tuple[int, ...], rule: Rule, index: int, geometry: Geometr
     Raises:
         CheckpointError: The stored rows cannot be divided as the rule says.
     """
+    if rule.rows:
+        shape = (shape[0] // _experts(shape[0], geometry), *shape[1:])
     inner = _inner(shape, rule)
     rows = [_out_length(rule, i, inner[0], geometry) for i in range(len(rule.parts))]
     if sum(rows) != inner[0] or min(rows) < 0:
@@ -132,7 +151,9 @@ def part_shape(shape: tuple[int, ...], rule: Rule, index: int, geometry: Geometr
 def take(stored: Array, rule: Rule, index: int, expert: int | None, geometry: Geometry) -> Array:
     """Return one part of a stored array, [out, in] or [out], as a view where possible."""
     shape = part_shape(stored.shape, rule, index, geometry)
-    inner = _upright(stored[expert] if rule.stacked else stored, rule)
+    if rule.rows:
+        stored = stored.reshape(_experts(stored.shape[0], geometry), -1, *stored.shape[1:])
+    inner = _upright(stored[expert] if rule.stacked or rule.rows else stored, rule)
     if len(rule.parts) == 1:
         return inner
     if rule.split == "blocks":
@@ -168,9 +189,11 @@ def join(parts: Sequence[Sequence[Array]], rule: Rule, geometry: Geometry) -> Ar
     Raises:
         CheckpointError: The stored tensor has more axes than its parts show (a kernel).
     """
-    if rule.layout == "flat":
+    if rule.layout.startswith("flat"):
         raise CheckpointError(f"{rule.name} cannot be put together again: its parts do not tell the axes of its kernel")
     inner = [_join_one(expert, rule, geometry) for expert in parts]
+    if rule.rows:
+        return np.ascontiguousarray(np.concatenate(inner))
     return np.ascontiguousarray(np.stack(inner) if rule.stacked else inner[0])
 
 

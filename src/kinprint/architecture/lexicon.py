@@ -32,8 +32,8 @@ class Entry(Record):
         gated: Whether it must have twice the rows that the matrix behind it has columns.
         bare: Whether the name has no ending.
         roles: Role by name, where the names of one entry differ in it.
-        role: The role, or ``parts`` the several; with ``layout``, ``split``, ``stacked`` and ``shards`` as in a
-            :class:`Rule`.
+        role: The role, or ``parts`` the several; with ``layout``, ``split``, ``stacked``, ``rows`` and ``shards`` as in
+            a :class:`Rule`.
     """
 
     names: tuple[str, ...]
@@ -49,6 +49,7 @@ class Entry(Record):
     layout: str = "out-in"
     split: str = "blocks"
     stacked: bool = False
+    rows: bool = False
     shards: int = 1
 
 

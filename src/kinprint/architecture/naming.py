@@ -30,6 +30,9 @@ _ENDINGS = (".weight", ".bias", "")
 _TRUNK = frozenset({"attn.q", "attn.q_a", "attn.k_b", "mlp.up", "moe.up", "ssm.in", "linear.in", "linear.q", "conv.in"})
 """A model without any of these is not read by names."""
 
+_SHARED = ("shared_transf", "shared_transformer")
+"""A block that reads the stream and the embeddings side by side (Zamba)."""
+
 _MAY_DIFFER = ("embed.", "unembed", "head.", "cross.", "norm.embed", "norm.final", "attn.gate", OTHER)
 """Roles whose width may be another than the stream's (factorised embeddings, states of another stream)."""
 
@@ -70,8 +73,9 @@ def _taken_apart(
     ending = next(ending for ending in _ENDINGS if skeleton.endswith(ending))
     words = skeleton.removesuffix(ending).split(".")
     shape = tensors[members[0][0]].shape
-    if "#" in words[1:-1]:
-        at = words.index("#", 1)
+    at = words.index("#", 1) if "#" in words[1:] else len(words)
+    # A list of norms by layer ends in the number; so do lists of codebooks, which are no layers.
+    if at < len(words) - 1 or (at == len(words) - 1 and words[at - 1] in roles_by_name("layer")):
         first = at if words[at - 1] in _LAYER_WORDS else at - 1
         inner = words[at + 1 :] if first == at else [words[at - 1], *words[at + 1 :]]
         rest = frozenset(numbers[1:] for _, numbers in members)
@@ -90,10 +94,7 @@ def _spellings(name: _Name) -> Iterator[tuple[str, tuple[int, ...] | None]]:
     if "#" in name.inner:
         yield name.inner.replace("#", "@"), None
         for numbers in sorted(name.numbers):
-            text = name.inner
-            for number in numbers:
-                text = text.replace("#", str(number), 1)
-            yield text, numbers
+            yield _with(name.inner, numbers), numbers
 
 
 def _full(name: _Name, spelling: str, numbers: tuple[int, ...] | None) -> str:
@@ -140,6 +141,9 @@ def propose(names: Names, tensors: Mapping[str, TensorInfo], config: Mapping[str
     draft = _Draft(_by_kind(names, tensors), config, _facts(config))
     for name in draft.names:
         _look_up(draft, name)
+    for skeleton, members in names.items():
+        if not any(tensors[name].floating for name, _ in members):
+            _ignore(draft, _taken_apart(skeleton, members, tensors))
     if not draft.roles & _TRUNK:
         return None
     return _finished(draft)
@@ -223,19 +227,36 @@ def _from_gguf(draft: _Draft, name: _Name) -> bool:
     return True
 
 
+def _ignore(draft: _Draft, name: _Name) -> bool:
+    """Leave out what is no parameter, with the reason."""
+    for reason, patterns in lexicon().ignore.items():
+        for text in (name.inner + name.ending, name.skeleton):
+            if any(fnmatchcase(text, pattern) for pattern in patterns):
+                draft.ignored.append(Ignored(name=_full(name, name.inner, None), reason=reason))
+                return True
+    return False
+
+
 def _from_lists(draft: _Draft, name: _Name) -> None:
     """Map what is known to have no common role, or to be no parameter."""
-    base = name.inner + name.ending
-    full = name.skeleton
-    for reason, patterns in lexicon().ignore.items():
-        if any(fnmatchcase(base, pattern) or fnmatchcase(full, pattern) for pattern in patterns):
-            draft.ignored.append(Ignored(name=_full(name, name.inner, None), reason=reason))
-            return
-    if any(fnmatchcase(name.inner, pattern) for patterns in lexicon().other.values() for pattern in patterns):
-        word = ".".join(w for w in name.inner.replace("#", "n").split(".")) + (
-            ".bias" if name.ending == ".bias" else ""
-        )
-        draft.rules.append((name, _plain(name, name.inner, None, OTHER + word, "")))
+    if _ignore(draft, name):
+        return
+    patterns = [pattern for listed in lexicon().other.values() for pattern in listed]
+    if not any(fnmatchcase(text, pattern) for text in (name.inner, name.inner + name.ending) for pattern in patterns):
+        return
+    ending = ".bias" if name.ending == ".bias" else ""
+    # One number is an expert's or a block's; with several each tensor has a role of its own.
+    places = sorted(name.numbers) if name.inner.count("#") > 1 else [None]
+    for numbers in places:
+        word = name.inner.replace("#", "n") if numbers is None else _with(name.inner, numbers)
+        draft.rules.append((name, _plain(name, name.inner, numbers, OTHER + word + ending, "")))
+
+
+def _with(text: str, numbers: tuple[int, ...]) -> str:
+    """Put numbers in the place of ``#``."""
+    for number in numbers:
+        text = text.replace("#", str(number), 1)
+    return text
 
 
 def _from_entry(draft: _Draft, name: _Name, spelling: str, numbers: tuple[int, ...] | None) -> Rule | None:
@@ -247,6 +268,8 @@ def _from_entry(draft: _Draft, name: _Name, spelling: str, numbers: tuple[int, .
         if hit is None or not _holds(entry, draft, name):
             continue
         role = entry.roles.get(hit, entry.role)
+        if role.startswith(OTHER):
+            return _plain(name, spelling, numbers, role, "")
         tables = entry.parts or ({"role": role},)
         vector = (
             bias or hit != spelling or (entry.bare and spelling.endswith("_bias")) or spelling.endswith("_proj_bias")
@@ -255,12 +278,15 @@ def _from_entry(draft: _Draft, name: _Name, spelling: str, numbers: tuple[int, .
         if any(part is None for part in parts):
             return None
         entry_layout = "out-in" if vector else entry.layout
+        if entry.layout.startswith("flat") and len(name.shape) < 3:
+            continue
         return Rule.model_validate(
             {
                 "name": _full(name, spelling, numbers),
                 "parts": [part for part in parts if part is not None],
                 "layout": entry_layout,
                 "split": entry.split,
+                "rows": entry.rows,
                 "shards": entry.shards,
                 "layers": name.layers,
                 "stacked": entry.stacked and len(name.shape) == (2 if vector else 3),
@@ -302,6 +328,8 @@ def _plain(name: _Name, spelling: str, numbers: tuple[int, ...] | None, role: st
     """Return the rule of a tensor that holds one part as nn.Linear stores it, or in as many axes as it has."""
     part = _part({"role": role}, ending == ".bias") or _other(role + ".bias")
     table: dict[str, Any] = {"name": _full(name, spelling, numbers), "layers": name.layers}
+    if role.startswith(OTHER):
+        return Rule.model_validate({**table, "parts": [part]})
     axes = len(name.shape)
     if not part.input and axes > 1:
         part = part.model_copy(update={"out": OWN, "input": OWN})
@@ -404,7 +432,7 @@ def _settled(rule: Rule, roles: set[str], placement: str, width: int | None, nam
             changed["out"] = OWN
         if part.normed and part.normed not in roles:
             changed["normed"] = ""
-        if part.role.startswith(_MAY_DIFFER) and width is not None:
+        if (part.role.startswith(_MAY_DIFFER) or name.inner.startswith(_SHARED)) and width is not None:
             for kind, length in layout.axis_lengths(name.shape, rule, index):
                 if kind == "residual" and length != width:
                     side = "out" if part.out == "residual" else "input"

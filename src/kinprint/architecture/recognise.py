@@ -10,7 +10,17 @@ from typing import Any
 
 from kinprint.architecture import layout
 from kinprint.architecture.components import split
-from kinprint.architecture.family import EXCHANGEABLE, OWN, UNKNOWN, Family, Rule, families, rule_skeleton, skeleton
+from kinprint.architecture.family import (
+    EXCHANGEABLE,
+    OTHER,
+    OWN,
+    UNKNOWN,
+    Family,
+    Rule,
+    families,
+    rule_skeleton,
+    skeleton,
+)
 from kinprint.architecture.geometry import Geometry, config_tables, lookup, solve
 from kinprint.architecture.lexicon import Names
 from kinprint.architecture.naming import GENERIC, propose
@@ -21,6 +31,9 @@ from kinprint.errors import CheckpointError
 
 _MOST_EXPERTS = 1 << 14
 """More experts than any model has: a longer first axis means that the table misreads the tensor."""
+
+_ROUTED = frozenset({"moe.gate", "moe.up", "moe.down", "moe.gate.bias", "moe.up.bias", "moe.down.bias"})
+"""Roles of which every layer with experts has one for each."""
 
 _SCALES = ("_scale_inv", "_scale")
 """What is appended to a tensor's name where its scales lie in a tensor of their own (fp8 in blocks)."""
@@ -175,6 +188,7 @@ def _fit(family: Family, prefix: str, names: Names, checkpoint: Checkpoint) -> M
         CheckpointError: Its shapes contradict the table, each other or the config.
     """
     ignored = dict(_ignored(family, prefix, names))
+    in_rows = int(lookup(checkpoint.config, family, "experts") or 0)
     parts: dict[PartKey, Place] = {}
     for rule in family.tensor:
         for name, numbers in names.get(rule_skeleton(rule.name, prefix), ()):
@@ -182,14 +196,17 @@ def _fit(family: Family, prefix: str, names: Names, checkpoint: Checkpoint) -> M
             packed = any(name + ending in checkpoint.tensors for ending in _SCALES)
             if name in ignored or not info.floating or packed:
                 continue
-            for key, place in _places(name, info.shape, rule, numbers, family.blocks):
+            for key, place in _places(name, info.shape, rule, numbers, family.blocks, in_rows):
                 if key in parts:
                     raise CheckpointError(
                         f"tensors {parts[key].tensor!r} and {name!r} both play {key}: keep one of them"
                     )
                 parts[key] = place
     layers = _layers(parts)
-    experts = _experts(parts)
+    used = _without_idle(parts)
+    idle = {place.tensor for place in parts.values()} - {place.tensor for place in used.values()}
+    ignored |= dict.fromkeys(idle, "an expert that no output matrix has")
+    parts, experts = used, _experts(used)
     geometry = solve(family, checkpoint.config, _lengths(parts, checkpoint), layers=len(layers), experts=experts)
     parts = {key: place for key, place in parts.items() if layout.splittable(place.rule, geometry)}
     model = ModelView(checkpoint, _labelled(family, checkpoint.config), prefix, geometry, parts, ignored)
@@ -215,19 +232,21 @@ def _ignored(family: Family, prefix: str, names: Names) -> Iterator[tuple[str, s
 
 
 def _places(
-    name: str, shape: tuple[int, ...], rule: Rule, numbers: tuple[int, ...], blocks: int
+    name: str, shape: tuple[int, ...], rule: Rule, numbers: tuple[int, ...], blocks: int, in_rows: int
 ) -> Iterator[tuple[PartKey, Place]]:
     at = rule.numbers(numbers)
     if at is None or (rule.layers and at.get("layer") not in rule.layers):
         return
     layer = at["layer"] * blocks + at.get("block", 0) if "layer" in at else None
     axes = layout.axes_stored(rule)
-    if (len(shape) != axes if axes is not None else len(shape) < 2) or 0 in shape:
+    plain = rule.parts[0].role.startswith(OTHER)  # kept as it is, whatever its axes
+    if (not plain and (len(shape) != axes if axes is not None else len(shape) < 2)) or 0 in shape:
         raise CheckpointError(
             f"tensor {name!r} has shape {list(shape)}, which {rule.parts[0].role} cannot have: the checkpoint is "
             "damaged, or of a family that kinprint does not know"
         )
-    experts = range(shape[0]) if rule.stacked else [at.get("expert")]
+    stacked = range(shape[0]) if rule.stacked else range(in_rows)
+    experts = stacked if rule.stacked or rule.rows else [at.get("expert")]
     if len(experts) > _MOST_EXPERTS:
         raise CheckpointError(f"tensor {name!r} has shape {list(shape)}: no model has {shape[0]} experts in a layer")
     for index, part in enumerate(rule.parts):
@@ -258,11 +277,23 @@ def _layers(parts: Mapping[PartKey, Place]) -> list[int]:
     return layers
 
 
+def _without_idle(parts: dict[PartKey, Place]) -> dict[PartKey, Place]:
+    """Leave out experts that only some tensors have room for, where the router also weighs what is no expert."""
+    if not any(key.role == "moe.router" and place.part.out == OWN for key, place in parts.items()):
+        return parts
+    found: dict[str, int] = {}
+    for key in parts:
+        if key.expert is not None and key.role in ("moe.gate", "moe.up", "moe.down"):
+            found[key.role] = max(found.get(key.role, 0), key.expert + 1)
+    least = min(found.values(), default=0)
+    return {key: place for key, place in parts.items() if key.role not in found or (key.expert or 0) < least}
+
+
 def _experts(parts: Mapping[PartKey, Place]) -> int:
     """Return the number of experts, which must be whole and the same wherever there are any."""
     found: dict[tuple[int | None, str], set[int]] = {}
     for key in parts:
-        if key.expert is not None and not key.role.startswith("moe.shared."):
+        if key.expert is not None and key.role in _ROUTED:
             found.setdefault((key.layer, key.role), set()).add(key.expert)
     if not found:
         return 0
@@ -290,7 +321,7 @@ def _check_shapes(model: ModelView) -> None:
         part = place.part
         for axis, length in zip((part.out, part.input), shapes[id(place)], strict=False):
             label = axis.format(layer=key.layer, expert=key.expert)
-            if label == OWN:
+            if label in (OWN, ""):
                 continue
             known, by = lengths.setdefault(label, (length, place.tensor))
             if known != length:
