@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinprint.architecture import ModelView
 from kinprint.fingerprints import Fingerprint
 from kinprint.spectra import IDENTICAL, TAU, Match, attention_spectra, match, mlp_spectra, similarity
+from kinprint.spectra.experts import sampled
 from kinprint.spectra.match import MINIMUM_RANK, map_table, match_notes, mismatch_controls, rank_table
 from methods import tiny
 
@@ -129,10 +132,169 @@ def test_the_shared_expert_stands_for_the_mlp_of_a_mixture() -> None:
     np.testing.assert_allclose(found.arrays["up"][1], np.linalg.svd(up, compute_uv=False), atol=1e-7)
 
 
-def test_a_mixture_without_shared_expert_has_no_mlp_spectra() -> None:
-    found = mlp_spectra(tiny.model(tiny.mixture(3, layers=2, shared=False)), fold=True)
-    assert found.arrays["layers"].size == 0
-    assert "layers 0, 1 left out: only routed experts" in found.problems[0]
+def test_routed_experts_stand_for_the_mlp_of_a_mixture_without_shared_expert() -> None:
+    tensors = tiny.mixture(3, layers=2, shared=False)
+    found = mlp_spectra(tiny.model(tensors), fold=False)
+    np.testing.assert_array_equal(found.arrays["layers"], [0, 1])
+    np.testing.assert_array_equal(found.arrays["up"], found.arrays["experts.up"])
+    assert found.problems == ("routed experts, pooled, stand for the MLP in 2 layers without a shared expert",)
+    each = [
+        np.linalg.svd(tensors[f"model.layers.1.mlp.experts.{e}.up_proj.weight"].astype(float), compute_uv=False)
+        for e in range(3)
+    ]
+    # squared in float64: 1e-9 of the largest value
+    np.testing.assert_allclose(found.arrays["experts.each.up"][1], each, atol=1e-7)
+    mean = np.mean([values / np.sqrt((values**2).sum()) for values in each], axis=0)
+    np.testing.assert_allclose(found.arrays["up"][1], mean, atol=1e-9)
+
+
+def test_a_dense_model_has_no_arrays_of_experts() -> None:
+    assert set(mlp_spectra(tiny.model(tiny.llama(1)), fold=True).arrays) == {"layers", "up", "down"}
+
+
+def test_of_many_experts_eight_are_read_whichever_numbers_they_have() -> None:
+    tensors = tiny.mixture(4, layers=1, experts=20, shared=False)
+    model = tiny.model(tensors)
+    rows = tensors["model.layers.0.mlp.gate.weight"].astype(float)
+    rows *= tensors["model.layers.0.post_attention_layernorm.weight"]
+    ranked = np.argsort(-np.linalg.norm(rows - rows.mean(axis=0), axis=1))
+    # places 0, 19/7, 38/7, ... of twenty, rounded
+    assert sampled(model, "moe", 0, fold=True) == sorted(ranked[[0, 3, 5, 8, 11, 14, 16, 19]].tolist())
+    found = mlp_spectra(model, fold=True)
+    assert found.arrays["experts.each.down"].shape == (1, 8, 12)
+    assert "8 of 20 routed experts a layer" in found.problems[0]
+    moved = mlp_spectra(tiny.moved(tensors, ["expert-permutation"], 1), fold=True)
+    np.testing.assert_allclose(moved.arrays["experts.up"], found.arrays["experts.up"], atol=1e-7)
+
+
+def test_an_expert_with_nan_leaves_the_shared_expert_usable() -> None:
+    tensors = tiny.mixture(3, layers=3)
+    tensors["model.layers.1.mlp.experts.2.down_proj.weight"][0, 0] = np.nan
+    found = mlp_spectra(tiny.model(tensors), fold=True)
+    np.testing.assert_array_equal(found.arrays["layers"], [0, 1, 2])
+    np.testing.assert_array_equal(found.arrays["experts.layers"], [0, 2])
+    assert any("layers 1 left out" in problem and "experts.2.down_proj" in problem for problem in found.problems)
+
+
+# -- architectures whose attention is another ----------------------------------------------------------------------
+
+
+def explicit(
+    tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], layer: int, *, fold: bool
+) -> list[np.ndarray]:
+    """W_q^T W_k and W_o W_v of latent attention, heads cut by hand, in float64."""
+    at = f"model.layers.{layer}."
+    held = {name.removeprefix(at).removesuffix(".weight"): array for name, array in tensors.items()}
+    held = {name: array.astype(np.float64) for name, array in held.items()}
+    heads, nope, rope, value = (
+        config[key] for key in ("num_attention_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+    )
+    gain = held["input_layernorm"] if fold else 1.0
+    rank = held["self_attn.kv_b_proj"].shape[1]
+    query = held["self_attn.q_b_proj"] @ np.diag(held["self_attn.q_a_layernorm"]) @ (held["self_attn.q_a_proj"] * gain)
+    down = np.diag(held["self_attn.kv_a_layernorm"]) @ (held["self_attn.kv_a_proj_with_mqa"][:rank] * gain)
+    both = (held["self_attn.kv_b_proj"] @ down).reshape(heads, nope + value, -1)
+    query = query.reshape(heads, nope + rope, -1)[:, :nope]
+    output = held["self_attn.o_proj"].reshape(-1, heads, value)
+    qk = sum(query[head].T @ both[head, :nope] for head in range(heads))
+    vo = sum(output[:, head] @ both[head, nope:] for head in range(heads))
+    return [np.linalg.svd(product, compute_uv=False) for product in (qk, vo)]
+
+
+def check_explicit(model: ModelView, tensors: Mapping[str, np.ndarray], *, fold: bool) -> None:
+    found = attention_spectra(model, fold=fold)
+    np.testing.assert_array_equal(found.arrays["layers"], [0, 1, 2, 3])
+    for layer in range(4):
+        for name, values in zip(
+            ("qk", "vo"), explicit(tensors, model.checkpoint.config, layer, fold=fold), strict=True
+        ):
+            padded = np.zeros(values.size)
+            padded[: found.arrays[name].shape[1]] = found.arrays[name][layer]
+            np.testing.assert_allclose(padded, values, atol=1e-6 * values[0])  # gains are multiplied in float32
+    assert any(
+        "attn.q, attn.k, attn.v are products of low-rank factors; of attn.q and attn.k the part without positions"
+        in said
+        for said in found.problems
+    )
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_latent_attention_has_the_spectra_of_the_products_of_its_factors(fold: bool) -> None:
+    pytest.importorskip("transformers")
+    model = tiny.built("DeepseekV3ForCausalLM")
+    config = model.checkpoint.config
+    assert config["v_head_dim"] != config["qk_nope_head_dim"]
+    check_explicit(model, tiny.tensors_of(model), fold=fold)
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_latent_attention_in_plain_arrays(fold: bool) -> None:
+    tensors = tiny.latent(3)
+    check_explicit(tiny.model(tensors, **tiny.LATENT), tensors, fold=fold)
+
+
+def test_full_rank_queries_beside_latent_keys() -> None:
+    # As in DeepSeek-V2-Lite: the product with its factors multiplied out gives the same spectra.
+    tensors = tiny.latent(5)
+    lite = dict(tensors)
+    for layer in range(4):
+        at = f"model.layers.{layer}.self_attn."
+        left, gain, right = (lite.pop(f"{at}{name}.weight") for name in ("q_b_proj", "q_a_layernorm", "q_a_proj"))
+        lite[f"{at}q_proj.weight"] = (left * gain) @ right
+    config = {key: value for key, value in tiny.LATENT.items() if key != "q_lora_rank"}
+    whole = attention_spectra(tiny.model(tensors, **tiny.LATENT), fold=True)
+    found = attention_spectra(tiny.model(lite, **config), fold=True)
+    np.testing.assert_allclose(found.arrays["qk"], whole.arrays["qk"], atol=1e-5)
+    assert found.problems == (
+        "attn.k, attn.v are products of low-rank factors; of attn.q and attn.k the part without positions",
+    )
+
+
+def test_turning_the_latent_coordinates_changes_no_spectrum_and_their_scale_does() -> None:
+    tensors = tiny.latent(6)
+    model = tiny.model(tensors, **tiny.LATENT)
+    turned = {name: array.astype(np.float64) for name, array in tensors.items()}
+    rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((6, 6)))[0]
+    for layer in range(4):
+        at = f"model.layers.{layer}.self_attn."
+        gain = turned[f"{at}kv_a_layernorm.weight"]
+        turned[f"{at}kv_b_proj.weight"] = turned[f"{at}kv_b_proj.weight"] * gain @ rotation.T
+        turned[f"{at}kv_a_layernorm.weight"] = np.ones(6)
+        turned[f"{at}kv_a_proj_with_mqa.weight"][:6] = rotation @ turned[f"{at}kv_a_proj_with_mqa.weight"][:6]
+    before = attention_spectra(model, fold=True)
+    after = attention_spectra(tiny.model(turned, **tiny.LATENT), fold=True)
+    for name in ("qk", "vo"):
+        np.testing.assert_allclose(after.arrays[name], before.arrays[name], atol=1e-5)
+    tensors["model.layers.2.self_attn.kv_a_layernorm.weight"][0] *= 3
+    changed = attention_spectra(tiny.model(tensors, **tiny.LATENT), fold=True)
+    assert np.abs(changed.arrays["qk"][2] - before.arrays["qk"][2]).max() > 0.1
+    np.testing.assert_array_equal(changed.arrays["qk"][1], before.arrays["qk"][1])
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "said"),
+    [
+        ("Qwen3NextForCausalLM", [1, 3], "layers 0, 2 hold linear attention in place of attention"),
+        ("JambaForCausalLM", [1, 3], "layers 0, 2 hold a state-space block in place of attention"),
+        ("Lfm2MoeForCausalLM", [1, 3], "layers 0, 2 hold a short convolution in place of attention"),
+    ],
+)
+def test_layers_without_attention_are_left_out_and_said(name: str, layers: list[int], said: str) -> None:
+    pytest.importorskip("transformers")
+    found = attention_spectra(tiny.built(name), fold=True)
+    np.testing.assert_array_equal(found.arrays["layers"], layers)
+    assert any(problem == f"{said}: left out of attention (2 of 4 layers)" for problem in found.problems)
+
+
+def test_a_block_beside_attention_is_said_and_a_model_without_attention_has_no_spectra() -> None:
+    pytest.importorskip("transformers")
+    beside = attention_spectra(tiny.built("FalconH1ForCausalLM"), fold=True)
+    np.testing.assert_array_equal(beside.arrays["layers"], [0, 1, 2, 3])
+    assert beside.problems == ("a state-space block beside attention in 4 of 4 layers: attention alone is judged",)
+    none = attention_spectra(tiny.built("MambaForCausalLM"), fold=True)
+    assert none.arrays["layers"].size == 0
+    assert none.problems[0].startswith("family mamba: no tensor has the role attn.q")
+    assert "(4 of 4 layers)" in none.problems[1]
 
 
 # -- the match -----------------------------------------------------------------------------------------------------

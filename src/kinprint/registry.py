@@ -16,6 +16,7 @@ from kinprint.methods import (
     pcs,
     phi_match,
     phi_u,
+    router,
     tensor_cosine,
 )
 
@@ -32,6 +33,7 @@ METHODS: Mapping[str, Method] = {
         ics.METHOD,
         phi_u.METHOD,
         phi_match.METHOD,
+        router.METHOD,
     )
 }
 """Every method, by name."""

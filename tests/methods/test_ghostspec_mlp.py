@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinprint.architecture import ModelView
 from kinprint.fingerprints import Fingerprint, FingerprintMethod
 from kinprint.methods.ghostspec_mlp import METHODS
 from kinprint.spectra import IDENTICAL, MLP, similarity
-from kinprint.transform import PRESERVING
+from kinprint.transform import PRESERVING, ModelState
+from kinprint.transform.upcycling import upcycled as make_mixture
 from methods import tiny
 from methods.tiny import numbers, run
 
@@ -76,10 +80,106 @@ def test_controls_are_given_for_both_matrices() -> None:
         assert found[f"{matrix}: similarity, layers reversed"] < found[f"{matrix}: similarity"]
 
 
-def test_a_mixture_of_routed_experts_alone_is_not_applicable() -> None:
-    result = run(FOLDED, tiny.model(tiny.mixture(1, shared=False)), tiny.model(tiny.llama(1)))
-    assert result.status == "not_applicable"
-    assert "only routed experts" in str(result.reason)
+# -- routed experts ------------------------------------------------------------------------------------------------
+
+EXPERTS = ("experts pooled: similarity", "experts pooled: distance", "experts one to one: distance")
+
+
+def upcycled(tensors: Mapping[str, np.ndarray], *, experts: int, noise: float) -> ModelView:
+    """A Llama-form model as Mixtral, its MLP in every expert."""
+    config = {
+        "model_type": "llama",
+        "head_dim": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 24,
+    }
+    state = ModelState.from_view(tiny.model(tensors, **config))
+    return make_mixture(state, experts=experts, active=1, noise=noise, rng=np.random.default_rng(3)).view()
+
+
+@given(seed=seeds)
+@settings(deadline=None, max_examples=3)
+def test_experts_in_another_order_and_other_gains_change_nothing(seed: int) -> None:
+    tensors = tiny.mixture(seed % 1000, experts=5, shared=False)
+    names = sorted(FOLDED.ignores)
+    found = numbers(run(FOLDED, tiny.moved(tensors, names, seed), tiny.model(tensors)))
+    assert found[EXPERTS[0]] == pytest.approx(IDENTICAL, abs=1e-6)  # rounded to float32 after the change
+    assert found[EXPERTS[2]] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_mixture_made_from_a_dense_model_has_its_spectra_whatever_the_number_of_experts() -> None:
+    tensors = tiny.llama(4)
+    for experts in (2, 6):
+        result = run(FOLDED, upcycled(tensors, experts=experts, noise=0.0), tiny.model(tensors))
+        found = numbers(result)
+        assert found["similarity"] == pytest.approx(IDENTICAL, abs=1e-6)
+        assert found[EXPERTS[0]] == pytest.approx(IDENTICAL, abs=1e-6)
+        assert found[EXPERTS[2]] == pytest.approx(0.0, abs=1e-6)
+        assert any("the base is dense: its MLP stands against the suspect's experts" in note for note in result.notes)
+
+
+def test_a_noisy_mixture_is_nearer_to_its_dense_parent_than_to_a_stranger() -> None:
+    tensors = tiny.llama(4)
+    child = upcycled(tensors, experts=6, noise=0.02)
+    parent = numbers(run(FOLDED, child, tiny.model(tensors)))
+    stranger = numbers(run(FOLDED, child, tiny.model(tiny.llama(5))))
+    assert parent["similarity"] > stranger["similarity"]
+    assert 0 < parent[EXPERTS[1]] < stranger[EXPERTS[1]] / 4
+    assert 0 < parent[EXPERTS[2]] < stranger[EXPERTS[2]] / 4
+    assert parent[EXPERTS[2]] < parent["experts one to one: distance, mismatched layers"] / 4
+
+
+def test_experts_are_noticed_where_the_shared_expert_is_the_same() -> None:
+    tensors = tiny.mixture(2)
+    other = tensors | {name: array for name, array in tiny.mixture(9).items() if ".experts." in name}
+    found = numbers(run(FOLDED, tiny.model(other), tiny.model(tensors)))
+    assert found["similarity"] == pytest.approx(IDENTICAL, abs=1e-12)
+    assert found[EXPERTS[1]] > 1e-4
+    assert found[EXPERTS[2]] > 1e-4
+
+
+def test_experts_by_hand() -> None:
+    a, b = [4.0, 3.0, 2.0, 1.0], [8.0, 5.0, 4.0, 3.0]
+
+    def stored(*experts: list[float]) -> Fingerprint:
+        rows = np.array([experts])
+        lengths = np.sqrt((rows**2).sum(axis=2, keepdims=True))
+        pooled = (rows / lengths).mean(axis=1)
+        plain = {"layers": np.array([0]), "up": np.array([a]), "down": np.array([a])}
+        routed = {"layers": np.array([0]), "up": pooled, "down": pooled, "each.up": rows, "each.down": rows}
+        return Fingerprint(MLP[True].id, plain | {f"experts.{name}": array for name, array in routed.items()})
+
+    # Each expert finds its own; with a alone on one side, a is found among two; a against b alone is 1/48 away.
+    assert numbers(FOLDED.compare(stored(a, b), stored(b, a)))[EXPERTS[2]] == 0.0
+    assert numbers(FOLDED.compare(stored(a), stored(b, a)))[EXPERTS[2]] == 0.0
+    assert numbers(FOLDED.compare(stored(a), stored(b)))[EXPERTS[2]] == pytest.approx(1 / 48, abs=1e-15)
+    assert numbers(FOLDED.compare(stored(a), stored(b)))[EXPERTS[1]] == pytest.approx(1 / 48, abs=1e-15)
+    # Two of a against a and b: one is 0 away, the other 1/48.
+    assert numbers(FOLDED.compare(stored(a, a), stored(a, b)))[EXPERTS[2]] == pytest.approx(1 / 96, abs=1e-15)
+    # Pooled over a and b: (a + b s) with s the ratio of their lengths, kept three, then scaled to [0, 1].
+    ratio = np.sqrt(30 / 114)
+    mean = [x + y * ratio for x, y in zip(a, b, strict=True)]
+    middle = (mean[1] - mean[2]) / (mean[0] - mean[2])
+    found = numbers(FOLDED.compare(stored(a), stored(a, b)))
+    assert found[EXPERTS[1]] == pytest.approx((0.5 - middle) ** 2 / 3, abs=1e-12)
+
+
+def test_dense_models_have_no_numbers_of_experts() -> None:
+    result = run(FOLDED, tiny.model(tiny.llama(1)), tiny.model(tiny.llama(2)))
+    assert not [name for name in numbers(result) if name.startswith("experts")]
+    assert not any("routed" in note for note in result.notes)
+
+
+def test_experts_without_a_usable_layer_have_a_reason() -> None:
+    tensors = tiny.mixture(3)
+    damaged = {name: array.copy() for name, array in tensors.items()}
+    for layer in range(4):
+        damaged[f"model.layers.{layer}.mlp.experts.0.up_proj.weight"][0, 0] = np.nan
+    result = run(FOLDED, tiny.model(damaged), tiny.model(tensors))
+    assert result.status == "measured"
+    reasons = {value.name: value.reason for value in result.values}
+    assert all("suspect" in str(reasons[name]) for name in EXPERTS)
 
 
 def test_an_unknown_family_is_not_applicable_with_the_reason() -> None:
@@ -102,5 +202,5 @@ def test_the_papers_form_says_that_it_does_not_fold() -> None:
     model = tiny.model(tiny.llama(1))
     assert any("norm gains are not folded in" in note for note in run(UNFOLDED, model, model).notes)
     assert not any("not folded" in note for note in run(FOLDED, model, model).notes)
-    assert FOLDED.id == "ghostspec-mlp/v1[fold=true,k_tau=3.7097,rho=0.000925,tau=0.00925]"
-    assert UNFOLDED.extractor.id == "spectra/v1[fold=false,products=up+down]"
+    assert FOLDED.id == "ghostspec-mlp/v2[experts=pooled,fold=true,k_tau=3.7097,rho=0.000925,tau=0.00925]"
+    assert UNFOLDED.extractor.id == "spectra/v1[experts=8,fold=false,products=up+down]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -102,3 +103,52 @@ def numbers(result: MethodResult) -> Mapping[str, float]:
     """Return every number of a result, values and controls, by name."""
     found = {value.name: value.value for value in (*result.values, *result.controls)}
     return {name: value for name, value in found.items() if value is not None}
+
+
+@cache
+def built(name: str) -> ModelView:
+    """Return a class of transformers, tiny and with random parameters: its tensors alone, with its config."""
+    from architecture import causal
+
+    module, config = causal.build(name)
+    arrays = {key: value.numpy().copy() for key, value in module.state_dict().items()}
+    return view(MemoryCheckpoint(arrays, config=config.to_dict(), name=name))
+
+
+def tensors_of(built_model: ModelView) -> dict[str, np.ndarray]:
+    """Return a copy of every tensor of a model."""
+    return {name: np.array(built_model.checkpoint.read(name)) for name in built_model.checkpoint.tensors}
+
+
+def like(built_model: ModelView, tensors: Mapping[str, np.ndarray]) -> ModelView:
+    """Return other tensors under a model's names and config."""
+    return view(MemoryCheckpoint(tensors, config=built_model.checkpoint.config))
+
+
+def latent(seed: int = 0, *, layers: int = 4) -> dict[str, np.ndarray]:
+    """Return the tensors of a random model with latent attention in DeepSeek-V3's layout: see ``LATENT``."""
+    rng = np.random.default_rng(seed + 2000)
+    tensors = {name: array for name, array in llama(seed, layers=layers).items() if ".self_attn." not in name}
+    heads, nope, rope, value = 4, 5, 2, 3
+    matrices = {
+        "q_a_proj": (7, 16),
+        "q_b_proj": (heads * (nope + rope), 7),
+        "kv_a_proj_with_mqa": (6 + rope, 16),
+        "kv_b_proj": (heads * (nope + value), 6),
+        "o_proj": (16, heads * value),
+    }
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}.self_attn."
+        for name, shape in matrices.items():
+            scale = np.exp(0.3 * rng.standard_normal())
+            tensors[f"{prefix}{name}.weight"] = (scale * rng.standard_normal(shape)).astype(np.float32)
+        for name, length in (("q_a_layernorm", 7), ("kv_a_layernorm", 6)):
+            tensors[f"{prefix}{name}.weight"] = np.exp(0.3 * rng.standard_normal(length)).astype(np.float32)
+    return tensors
+
+
+LATENT: dict[str, object] = {
+    "model_type": "deepseek_v3", "num_attention_heads": 4, "head_dim": 2, "q_lora_rank": 7, "kv_lora_rank": 6,
+    "qk_nope_head_dim": 5, "qk_rope_head_dim": 2, "v_head_dim": 3,
+}  # fmt: skip
+"""The config of :func:`latent`: values are smaller than keys."""

@@ -11,8 +11,14 @@ a layer without changing the model, such as exchanging a norm gain with the next
 
 No null exists for it: layers share a trend with depth, so unrelated models correlate far above zero.
 
+Of latent attention Q, K and V are the products of the low-rank factors, the part without positions, with the gain of
+the norm between the factors: what mixing the latent coordinates leaves alone, and the factors themselves do not. Layers
+without attention have no Q, K, V and O; the others keep their order.
+
 Source: HonestAGI, "Intrinsic Fingerprint of LLMs", arXiv 2507.03014; the same statistic as "PDF" in LeaFBench.
-How the paper pools the experts of a mixture is not known: both obvious ways are reported.
+How the paper pools the experts of a mixture is not known: both obvious ways are reported (all entries of a layer's
+experts together, and the mean of the experts' deviations), with each expert's deviation in a table. Sequences of
+state-space blocks, linear attention and short convolutions are an extension, and no part of the similarity.
 """
 
 from __future__ import annotations
@@ -23,12 +29,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from kinprint.architecture import ModelView
+from kinprint.architecture import ModelView, PartKey
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod
 from kinprint.linalg import resample, zscore
+from kinprint.spectra import attention_notes
 from kinprint.types import Cell, MethodResult, Table, Value
 
 VERSION = 1
@@ -45,8 +52,16 @@ VECTORS = (
 )  # fmt: skip
 """Biases and norm gains: the paper's extensions."""
 
+MIXERS = (
+    "ssm.in", "ssm.out", "linear.in", "linear.q", "linear.k", "linear.v", "linear.out", "conv.in", "conv.out",
+)  # fmt: skip
+"""Projections of what stands in the place of attention: an extension of ours."""
+
 MEAN_OF_EXPERTS = " (mean of experts)"
 """Ending of the sequence that averages the experts' deviations; without it experts are pooled by concatenation."""
+
+EACH_EXPERT = " (each expert)"
+"""Ending of the array that holds every expert's deviation; it is shown and not correlated."""
 
 MINIMUM_LAYERS = 3
 """Two points always correlate at plus or minus one."""
@@ -64,6 +79,8 @@ TREND_NOTE = (
     "pairs: deepseek-llm-7b and Llama-2-7b .91 (published); of 8,698 in TensorLock's published matrix of 137 models "
     "the median is .44, the 99th percentile .91, the largest .93"
 )
+
+MIXERS_NOTE = "sequences of state-space blocks, linear attention and convolutions are kinprint's extension"
 
 
 # -- once per model ------------------------------------------------------------------------------------------------
@@ -83,6 +100,19 @@ class Moments:
         mean = float(values.mean(dtype=np.float64))
         deviations = np.subtract(values, mean, dtype=np.float64).reshape(-1)
         return cls(values.size, mean, float(deviations @ deviations))
+
+    @classmethod
+    def of_product(cls, left_HR: Array, right_RD: Array) -> Moments:
+        """Return the moments of a product of two factors, in float64, without forming it.
+
+        The sum of its squares is the inner product of two R x R Gram matrices. Entries of projections are centred
+        nearly enough that subtracting the mean's square costs no digits.
+        """
+        left_HR, right_RD = left_HR.astype(np.float64), right_RD.astype(np.float64)
+        count = left_HR.shape[0] * right_RD.shape[1]
+        mean = float(left_HR.sum(axis=0) @ right_RD.sum(axis=1)) / count
+        squares = float(np.vdot(left_HR.T @ left_HR, right_RD @ right_RD.T))
+        return cls(count, mean, max(0.0, squares - count * mean * mean))
 
     def merged(self, other: Moments) -> Moments:
         """Return the moments of both sets together (Chan, Golub & LeVeque 1983, equation 2.1)."""
@@ -108,42 +138,59 @@ def deviations(model: ModelView) -> Fingerprint:
     Returns:
         ``layers`` [L], and for each role float64 [L], NaN in layers that lack it or hold NaN or Inf in it. Routed
         experts stand under the dense matrix that they replace, pooled by concatenation, and a second time with
-        ``MEAN_OF_EXPERTS`` where the model has experts.
+        ``MEAN_OF_EXPERTS`` where the model has experts, and each by itself with ``EACH_EXPERT``, [L, experts].
     """
-    roles = {*ATTENTION, *EXPERTS, *EXPERTS.values(), *VECTORS}
+    roles = {*ATTENTION, *EXPERTS, *EXPERTS.values(), *VECTORS, *MIXERS}
     layers = sorted({layer for role in roles for layer in model.layers(role)})
     problems: list[str] = [] if layers else [f"family {model.family.name}: no layer has a role that this method reads"]
     arrays: dict[str, Array] = {"layers": np.array(layers, dtype=np.int64)}
-    for role in (*ATTENTION, *EXPERTS, *VECTORS):
+    for role in (*ATTENTION, *EXPERTS, *VECTORS, *MIXERS):
         rows = [_layer_deviations(model, role, layer, problems) for layer in layers]
-        pooled_L = np.array([pooled for pooled, _ in rows], dtype=np.float64)
+        pooled_L = np.array([pooled for pooled, _, _ in rows], dtype=np.float64)
         if model.layers(role) or model.layers(EXPERTS.get(role, "")):
             arrays[role] = pooled_L
         if model.layers(EXPERTS.get(role, "")):
-            arrays[role + MEAN_OF_EXPERTS] = np.array([mean for _, mean in rows], dtype=np.float64)
-    return Fingerprint(EXTRACTOR.id, arrays, tuple(problems))
+            arrays[role + MEAN_OF_EXPERTS] = np.array([mean for _, mean, _ in rows], dtype=np.float64)
+            arrays[role + EACH_EXPERT] = _filled([each for _, _, each in rows])
+    return Fingerprint(EXTRACTOR.id, arrays, (*problems, *attention_notes(model)))
 
 
-def _layer_deviations(model: ModelView, role: str, layer: int, problems: list[str]) -> tuple[float, float]:
-    """Return one layer's deviation, experts pooled, and the mean of its experts'; NaN where there is none."""
+def _filled(rows: Sequence[Sequence[float]]) -> Array:
+    """Return rows of unequal length as one array, NaN behind the shorter ones."""
+    filled_LE = np.full((len(rows), max(len(row) for row in rows)), np.nan)
+    for place, row in zip(filled_LE, rows, strict=True):
+        place[: len(row)] = row
+    return filled_LE
+
+
+def _layer_deviations(
+    model: ModelView, role: str, layer: int, problems: list[str]
+) -> tuple[float, float, Sequence[float]]:
+    """Return one layer's deviation, experts pooled, the mean of its experts', and theirs; NaN where there is none."""
+    nothing = float("nan"), float("nan"), ()
     try:
         if model.has(role, layer):
             alone = _moments(model, role, layer, None).deviation
-            return alone, alone
+            return alone, alone, ()
         expert_role = EXPERTS.get(role, "")
         experts = [_moments(model, expert_role, layer, expert) for expert in model.experts(expert_role, layer)]
     except NonFiniteError as error:
         problems.append(f"{role}, layer {layer} left out: {error}")
-        return float("nan"), float("nan")
+        return nothing
     if not experts:
-        return float("nan"), float("nan")
+        return nothing
     pooled = Moments()
     for one in experts:
         pooled = pooled.merged(one)
-    return pooled.deviation, float(np.mean([one.deviation for one in experts]))
+    each = [one.deviation for one in experts]
+    return pooled.deviation, float(np.mean(each)), each
 
 
 def _moments(model: ModelView, role: str, layer: int, expert: int | None) -> Moments:
+    product = model.products.get(PartKey(role, layer, expert))
+    if product is not None:
+        left_HR = model.array(product.left, layer) * model.gain(product.norm, layer)
+        return Moments.of_product(left_HR, model.array(product.right, layer))
     found = Moments()
     for _, block in model.row_blocks(role, layer, expert, block_bytes=_BLOCK_BYTES):
         found = found.merged(Moments.of(block))
@@ -175,7 +222,7 @@ def compare(suspect: Fingerprint, base: Fingerprint) -> MethodResult:
         status="measured",
         values=(_mean_of(values[: len(ATTENTION)]), *values),
         controls=_controls(suspect, base) if all(value.value is not None for value in values[: len(ATTENTION)]) else (),
-        tables=(_role_table(suspect, base, values, names), _layer_table(suspect, base)),
+        tables=(_role_table(suspect, base, values, names), _layer_table(suspect, base), *_expert_tables(suspect, base)),
         notes=(TREND_NOTE, *_notes(suspect, base)),
         source=SOURCE,
     )
@@ -229,6 +276,13 @@ def _mean_of(values: Sequence[Value]) -> Value:
 
 def _controls(suspect: Fingerprint, base: Fingerprint) -> tuple[Value, ...]:
     depth, paired = suspect.arrays["layers"].size, _same_layers(suspect, base)
+    # Only layers with attention change places: others hold nothing that could be held against the base's.
+    held = np.flatnonzero(np.any([np.isfinite(suspect.arrays[role]) for role in ATTENTION], axis=0))
+
+    def among_held(order: Array) -> Array:
+        places_L = np.arange(depth)
+        places_L[held] = held[order]
+        return places_L
 
     def similarity(order_L: Array) -> float | None:
         found = [correlate(suspect.arrays[r][order_L], base.arrays[r], paired=paired)[0] for r in ATTENTION]
@@ -236,12 +290,18 @@ def _controls(suspect: Fingerprint, base: Fingerprint) -> tuple[Value, ...]:
         return float(np.mean(known)) if len(known) == len(found) else None
 
     rng = np.random.default_rng(SEED)
-    draws = [drawn for _ in range(SHUFFLES) if (drawn := similarity(rng.permutation(depth))) is not None]
+    draws = [
+        drawn for _ in range(SHUFFLES) if (drawn := similarity(among_held(rng.permutation(held.size)))) is not None
+    ]
     mean, q95 = (float(np.mean(draws)), float(np.quantile(np.abs(draws), 0.95))) if draws else (None, None)
     shuffled = f"{SHUFFLES} shuffles of the suspect's layers, seed {SEED}"
     line = "mean |r| of attn.q, attn.k, attn.v, attn.o with the layer number"
     return (
-        _control("similarity, layers reversed", similarity(np.arange(depth)[::-1]), "the suspect's layers reversed"),
+        _control(
+            "similarity, layers reversed",
+            similarity(among_held(np.arange(held.size)[::-1])),
+            "the suspect's layers reversed",
+        ),
         _control("similarity, layers shuffled: mean", mean, shuffled),
         _control("similarity, layers shuffled: q95 of |r|", q95, shuffled),
         _control("depth trend, suspect", _trend(suspect), line),
@@ -272,7 +332,7 @@ def _trend(fingerprint: Fingerprint) -> float | None:
 def _names(suspect: Fingerprint, base: Fingerprint) -> list[str]:
     """Return the sequences to report: attention always, others where at least one side has them."""
     others: list[str] = []
-    for role in (*EXPERTS, *VECTORS):
+    for role in (*EXPERTS, *VECTORS, *MIXERS):
         others += [name for name in (role, role + MEAN_OF_EXPERTS) if name in suspect.arrays or name in base.arrays]
     return [*ATTENTION, *others]
 
@@ -326,8 +386,26 @@ def _layer_table(suspect: Fingerprint, base: Fingerprint) -> Table:
     )
 
 
+def _expert_tables(suspect: Fingerprint, base: Fingerprint) -> tuple[Table, ...]:
+    """Return how far the experts of each layer differ, where a model has any."""
+    rows: list[tuple[Cell, ...]] = []
+    for who, side in _sides(suspect, base):
+        for role in EXPERTS:
+            each_LE = side.arrays.get(role + EACH_EXPERT, np.zeros((0, 0)))
+            for layer, row_E in zip(side.arrays["layers"], each_LE, strict=False):
+                known = row_E[np.isfinite(row_E)]
+                if known.size:
+                    least, mean, most = float(known.min()), float(known.mean()), float(known.max())
+                    rows.append((who, role, int(layer), int(known.size), least, mean, most))
+    columns = ("model", "role", "layer", "experts", "least", "mean", "largest")
+    title = "standard deviation of each routed expert's entries"
+    return (Table(title=title, columns=columns, rows=tuple(rows)),) if rows else ()
+
+
 def _notes(suspect: Fingerprint, base: Fingerprint) -> list[str]:
     notes = [f"{side}: {problem}" for side, fingerprint in _sides(suspect, base) for problem in fingerprint.problems]
+    if any(role in side.arrays for _, side in _sides(suspect, base) for role in MIXERS):
+        notes.append(MIXERS_NOTE)
     if not _same_layers(suspect, base):
         notes.append("the models differ in their layers: each shorter sequence was interpolated onto the longer grid")
     return notes

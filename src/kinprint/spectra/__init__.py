@@ -10,6 +10,7 @@ from kinprint.spectra.extract import (
     attention_spectra,
     mlp_spectra,
 )
+from kinprint.spectra.kinds import attention_notes
 from kinprint.spectra.match import IDENTICAL, K_TAU, RHO, TAU, Match, Side, match, similarity
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "TAU",
     "Match",
     "Side",
+    "attention_notes",
     "attention_spectra",
     "match",
     "mlp_spectra",

@@ -1,12 +1,18 @@
 """Singular values of what each layer computes, as fingerprints.
 
-Axes: N = layers, K = singular values, D = residual width, H = rows of a projection.
+Axes: N = layers, K = singular values, D = residual width, H = rows of a projection, R = rank of its factors, E =
+experts.
 
 Attention: M_qk = W_q^T W_k and M_vo = W_o W_v, both D x D, with shared key/value heads expanded by head blocks. MLP:
 the up and the down matrix, each by itself. Singular values of a product do not see the basis of the residual stream,
 nor what can be moved between its two factors; those of up and down do see the latter. With ``fold`` the gain of the
 norm that feeds a matrix is multiplied into it first, because gains can be exchanged with the next matrix without
 changing the model; the paper does not do this. Biases and rotary positions do not enter.
+
+Latent attention holds W_q, W_k and W_v as products of low-rank factors with a norm between them. The spectra are those
+of the products, gain of that norm included, worked out from R x R cores; the rows that carry positions are another
+tensor and do not enter. Layers without attention (state-space, linear attention, short convolution) have no attention
+spectra. Routed experts have MLP spectra by an extension of ours: see :mod:`kinprint.spectra.experts`.
 
 Source: GhostSpec, arXiv 2511.06390. Shared key/value heads are not in the paper's text: the whole-layer product sums
 the query heads of a group.
@@ -15,21 +21,26 @@ the query heads of a group.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
-from kinprint.architecture import ModelView
+from kinprint.architecture import ModelView, PartKey
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError, UsageError
 from kinprint.fingerprints import Extractor, Fingerprint
 from kinprint.linalg import product_singular_values, singular_values
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
+from kinprint.spectra.experts import MATRICES, SAMPLED, expert_spectra, padded, pooled
+from kinprint.spectra.kinds import ATTENTION_ROLES, attention_notes
 
 VERSION = 1  # raise whenever any stored number can change
 
-ATTENTION_ROLES = ("attn.q", "attn.k", "attn.v", "attn.o")
+_BLOCK_BYTES = 1 << 25
+"""Bytes of a matrix that are float64 at once."""
+
 MLP_ROLES = ("mlp.up", "mlp.down", "moe.shared.up", "moe.shared.down", "moe.up", "moe.down")
 
 Layer = Callable[[ModelView, int, bool], Mapping[str, Array]]
@@ -46,34 +57,53 @@ def attention_spectra(model: ModelView, *, fold: bool) -> Fingerprint:
     Returns:
         ``layers`` [N]; ``qk`` and ``vo`` float64 [N, K], largest first, padded with zeros, which is what the D x D
         product's other singular values are. A layer that lacks a role, or holds NaN or Inf, is absent, and
-        ``problems`` says why.
+        ``problems`` says why; it also says which layers have no attention, and which projections are products.
     """
-    return _all_layers(model, ATTENTION[fold].id, ("qk", "vo"), ATTENTION_ROLES, partial(_attention, fold=fold))
+    layers = partial(_attention, fold=fold)
+    arrays, problems = _all_layers(model, ("qk", "vo"), ATTENTION_ROLES, layers)
+    return Fingerprint(ATTENTION[fold].id, arrays, (*problems, *attention_notes(model)))
 
 
 def mlp_spectra(model: ModelView, *, fold: bool) -> Fingerprint:
     """Return the spectra of the up and the down matrix of every layer's MLP.
 
-    In a mixture the shared expert, which every token passes, stands for the MLP; routed experts have no spectrum here.
+    In a mixture the shared expert, which every token passes, stands for the MLP; where there is none, the routed
+    experts do, pooled.
 
     Args:
         model: The model.
         fold: Multiply the norm's gain into up first.
 
     Returns:
-        ``layers`` [N]; ``up`` and ``down`` float64 [N, K], as in :func:`attention_spectra`.
+        ``layers`` [N]; ``up`` and ``down`` float64 [N, K], as in :func:`attention_spectra`. A model with routed experts
+        has besides ``experts.layers`` [N]; ``experts.up`` and ``experts.down`` [N, K], pooled over the experts of a
+        layer, the MLP itself in a dense layer; ``experts.each.up`` and ``experts.each.down`` [N, E, K], zeros where a
+        layer has fewer experts.
     """
-    return _all_layers(model, MLP[fold].id, ("up", "down"), MLP_ROLES, partial(_mlp, fold=fold))
+    routed = cache(partial(expert_spectra, model, "moe", fold=fold))
+    arrays, problems = _all_layers(model, MATRICES, MLP_ROLES, partial(_mlp, routed=routed, fold=fold))
+    if model.layers("moe.up"):
+        each: dict[int, Mapping[str, Array]] = {}
+
+        def expert_layer(view: ModelView, layer: int) -> Mapping[str, Array]:
+            each[layer] = _each_expert(view, layer, routed=routed, fold=fold)
+            return {matrix: pooled(rows_EK) for matrix, rows_EK in each[layer].items()}
+
+        found, lost = _all_layers(model, MATRICES, ("mlp.up", "moe.up"), expert_layer)
+        arrays |= {f"experts.{name}": array for name, array in found.items()}
+        kept = [each[int(layer)] for layer in found["layers"]]
+        arrays |= {f"experts.each.{matrix}": _stacked([rows[matrix] for rows in kept]) for matrix in MATRICES}
+        problems += [problem for problem in lost if problem not in problems] + _expert_notes(model)
+    return Fingerprint(MLP[fold].id, arrays, tuple(problems))
 
 
 def _all_layers(
     model: ModelView,
-    spectra_id: str,
     products: Sequence[str],
     roles: Sequence[str],
     spectra: Callable[[ModelView, int], Mapping[str, Array]],
-) -> Fingerprint:
-    """Collect every layer's spectra; a layer that cannot be used becomes a line of ``problems``."""
+) -> tuple[dict[str, Array], list[str]]:
+    """Collect every layer's spectra; a layer that cannot be used becomes a line of the problems."""
     candidates = sorted({layer for role in roles for layer in model.layers(role)})
     found: dict[int, Mapping[str, Array]] = {}
     left_out: dict[str, list[int]] = {}
@@ -88,36 +118,129 @@ def _all_layers(
         problems.append(f"family {model.family.name}: no tensor has the role {', '.join(roles[:4])}")
     arrays: dict[str, Array] = {"layers": np.array(list(found), dtype=np.int64)}
     for product in products:
-        arrays[product] = _padded([layer[product] for layer in found.values()])
-    return Fingerprint(spectra_id, arrays, tuple(problems))
+        arrays[product] = padded([layer[product] for layer in found.values()])
+    return arrays, problems
+
+
+# -- attention -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Projection:
+    """``left right``, [H, D]; a projection that is one matrix has no left factor."""
+
+    left_HR: Array | None
+    right_RD: Array
+
+    @classmethod
+    def of(cls, model: ModelView, role: str, layer: int, *, fold: bool) -> _Projection:
+        product = model.products.get(PartKey(role, layer))
+        if product is None:
+            return cls(None, model.array(role, layer, fold=fold))
+        # The gain between the factors is part of the product, folded or not.
+        left_HR = model.array(product.left, layer) * model.gain(product.norm, layer)
+        return cls(left_HR, model.array(product.right, layer, fold=fold))
+
+    @property
+    def rows(self) -> int:
+        return int((self.right_RD if self.left_HR is None else self.left_HR).shape[0])
+
+    @property
+    def inner(self) -> int:
+        return int(self.right_RD.shape[0])
+
+    def seen_from(self, other_HR: Array) -> Array:
+        """Return ``other^T left right``, [R, D], in float64: it becomes the factor of a product itself."""
+        if self.left_HR is None:
+            return _times(other_HR.T, self.right_RD)
+        return _times(_times(other_HR.T, self.left_HR), self.right_RD)
+
+
+def _times(left: Array, right: Array) -> Array:
+    """Return a matrix product in float64, without a float64 copy of the right matrix."""
+    left = left.astype(np.float64, copy=False)
+    width = max(1, _BLOCK_BYTES // (8 * max(1, right.shape[0])))
+    made = np.empty((left.shape[0], right.shape[1]))
+    for first in range(0, right.shape[1], width):
+        columns = slice(first, first + width)
+        made[:, columns] = left @ right[:, columns].astype(np.float64)
+    return made
+
+
+def _product(first: _Projection, second: _Projection) -> Array:
+    """Return the singular values of ``first^T second``, through the factors of the lower rank where there are any."""
+    if first.rows != second.rows:
+        raise UsageError(f"factors of {first.rows} and {second.rows} rows: no head counts say how they share heads")
+    if second.left_HR is not None and (first.left_HR is None or second.inner <= first.inner):
+        return product_singular_values(first.seen_from(second.left_HR), second.right_RD)
+    if first.left_HR is not None:
+        return product_singular_values(first.right_RD, second.seen_from(first.left_HR))
+    return product_singular_values(first.right_RD, second.right_RD)
 
 
 def _attention(model: ModelView, layer: int, *, fold: bool) -> Mapping[str, Array]:
     _require(model, layer, ATTENTION_ROLES)
-    query_HD = model.array("attn.q", layer, fold=fold)
-    key_KD = model.array("attn.k", layer, fold=fold)
-    if query_HD.shape[0] != key_KD.shape[0]:
-        heads, kv_heads = _head_counts(model)
-        query_HD = grouped_query_sum(query_HD, heads=heads, kv_heads=kv_heads, head_dim=key_KD.shape[0] // kv_heads)
-    qk = product_singular_values(query_HD, key_KD)
-    del query_HD, key_KD
-    value_KD = model.array("attn.v", layer, fold=fold)
+    query, key = (_Projection.of(model, role, layer, fold=fold) for role in ("attn.q", "attn.k"))
+    if query.rows != key.rows and query.left_HR is None:
+        heads, kv_heads = _head_counts(model, layer)
+        size = key.rows // kv_heads
+        query = _Projection(None, grouped_query_sum(query.right_RD, heads=heads, kv_heads=kv_heads, head_dim=size))
+    qk = _product(query, key)
+    del query, key
+    value = _Projection.of(model, "attn.v", layer, fold=fold)
     output_DH = model.array("attn.o", layer, fold=fold)
-    if output_DH.shape[1] != value_KD.shape[0]:
-        heads, kv_heads = _head_counts(model)
-        output_DH = grouped_output_sum(
-            output_DH, heads=heads, kv_heads=kv_heads, head_dim=value_KD.shape[0] // kv_heads
-        )
-    return {"qk": qk, "vo": product_singular_values(output_DH.T, value_KD)}
+    if output_DH.shape[1] != value.rows:
+        heads, kv_heads = _head_counts(model, layer)
+        output_DH = grouped_output_sum(output_DH, heads=heads, kv_heads=kv_heads, head_dim=value.rows // kv_heads)
+    return {"qk": qk, "vo": _product(_Projection(None, output_DH.T), value)}
 
 
-def _mlp(model: ModelView, layer: int, *, fold: bool) -> Mapping[str, Array]:
+# -- the MLP -------------------------------------------------------------------------------------------------------
+
+
+_Experts = Callable[[int], Mapping[str, Array]]
+
+
+def _mlp(model: ModelView, layer: int, *, routed: _Experts, fold: bool) -> Mapping[str, Array]:
     place = "mlp" if model.has("mlp.up", layer) or model.has("mlp.down", layer) else "moe.shared"
     if place == "moe.shared" and not model.has("moe.shared.up", layer):
-        raise UsageError("only routed experts, whose spectra the paper does not define")
+        numbered = bool(model.experts("moe.shared.up", layer))
+        experts = expert_spectra(model, "moe.shared", layer, fold=fold) if numbered else routed(layer)
+        return {matrix: pooled(rows_EK) for matrix, rows_EK in experts.items()}
     _require(model, layer, (f"{place}.up", f"{place}.down"))
     up = singular_values(model.array(f"{place}.up", layer, fold=fold))
     return {"up": up, "down": singular_values(model.array(f"{place}.down", layer, fold=fold))}
+
+
+def _each_expert(model: ModelView, layer: int, *, routed: _Experts, fold: bool) -> Mapping[str, Array]:
+    """Return the spectra of a layer's sampled experts, [E, K]; a dense layer has one."""
+    if layer in model.layers("moe.up"):
+        return _checked(routed(layer))
+    return {matrix: values_K[None] for matrix, values_K in _mlp(model, layer, routed=routed, fold=fold).items()}
+
+
+def _expert_notes(model: ModelView) -> list[str]:
+    most = max(len(model.experts("moe.up", layer)) for layer in model.layers("moe.up"))
+    which = f"{SAMPLED} of {most} routed experts a layer, evenly spaced in the order of their router rows' lengths"
+    notes = [which] if most > SAMPLED else []
+    alone = [
+        layer for layer in model.layers("moe.up") if not (model.has("mlp.up", layer) or "moe.shared.up" in model.roles)
+    ]
+    if alone:
+        notes.append(f"routed experts, pooled, stand for the MLP in {len(alone)} layers without a shared expert")
+    return notes
+
+
+def _stacked(layers: Sequence[Array]) -> Array:
+    """Return [N, E, K] from [E, K] of each layer, zeros where a layer has fewer."""
+    experts, longest = (max((rows_EK.shape[axis] for rows_EK in layers), default=0) for axis in (0, 1))
+    stacked_NEK = np.zeros((len(layers), experts, longest))
+    for block, rows_EK in zip(stacked_NEK, layers, strict=True):
+        block[: rows_EK.shape[0], : rows_EK.shape[1]] = rows_EK
+    return stacked_NEK
+
+
+# -- what all need -------------------------------------------------------------------------------------------------
 
 
 def _require(model: ModelView, layer: int, roles: Sequence[str]) -> None:
@@ -126,11 +249,11 @@ def _require(model: ModelView, layer: int, roles: Sequence[str]) -> None:
         raise UsageError(f"no {', '.join(missing)}")
 
 
-def _head_counts(model: ModelView) -> tuple[int, int]:
-    heads, kv_heads = model.geometry.heads, model.geometry.kv_heads
-    if heads is None or kv_heads is None:
+def _head_counts(model: ModelView, layer: int) -> tuple[int, int]:
+    size = model.heads_at(layer)
+    if size is None:
         raise UsageError("shared key/value heads without head counts: add the model's config.json")
-    return heads, kv_heads
+    return size.heads, size.kv_heads
 
 
 def _checked(spectra: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -140,25 +263,17 @@ def _checked(spectra: Mapping[str, Array]) -> Mapping[str, Array]:
     return spectra
 
 
-def _padded(rows: Sequence[Array]) -> Array:
-    longest = max((row.size for row in rows), default=0)
-    padded_NK = np.zeros((len(rows), longest))
-    for row, values in zip(padded_NK, rows, strict=True):
-        row[: values.size] = values
-    return padded_NK
-
-
-def _extractors(products: str, extract: Callable[..., Fingerprint]) -> Mapping[bool, Extractor]:
+def _extractors(extract: Callable[..., Fingerprint], **settings: str | int) -> Mapping[bool, Extractor]:
     return {
-        fold: Extractor(method_id("spectra", VERSION, fold=fold, products=products), partial(extract, fold=fold))
+        fold: Extractor(method_id("spectra", VERSION, fold=fold, **settings), partial(extract, fold=fold))
         for fold in (True, False)
     }
 
 
-ATTENTION: Mapping[bool, Extractor] = _extractors("qk+vo", attention_spectra)
+ATTENTION: Mapping[bool, Extractor] = _extractors(attention_spectra, products="qk+vo")
 """Attention spectra by ``fold``."""
 
-MLP: Mapping[bool, Extractor] = _extractors("up+down", mlp_spectra)
+MLP: Mapping[bool, Extractor] = _extractors(mlp_spectra, products="up+down", experts=SAMPLED)
 """MLP spectra by ``fold``."""
 
 # -- what spectra do not see, in the names of kinprint.transform ---------------------------------------------------
