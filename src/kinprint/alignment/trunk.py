@@ -76,13 +76,16 @@ class Attention:
 class Units:
     """The units of one MLP or expert, gains folded. ``down_FD`` holds the columns of the output matrix as rows.
 
-    ``gate_FD`` is None where the MLP has no gate.
+    ``gate_FD`` is None where the MLP has no gate. The channels of a state-space block that is a layer's only one count
+    as units too (``state_space``): two rows of the input projection and a column of the output projection each. Their
+    numbering is not free where heads of channels share a decay (Mamba 2), so no exact test permutes them.
     """
 
     gate_FD: Float32[Array, "F D"] | None
     up_FD: Float32[Array, "F D"]
     down_FD: Float32[Array, "F D"]
     expert: int | None = None
+    state_space: bool = False
 
     @property
     def key_FD(self) -> Float32[Array, "F D"]:
@@ -196,7 +199,7 @@ def _layer_bytes(layer: Layer) -> int:
 _REPEATED = 0.5
 """Cosine of the value forms of two layers of a model from which on they count as copies; others are near 0."""
 
-_HELD = frozenset({"attn.q", "mlp.up", "moe.up", "moe.shared.up"})
+_HELD = frozenset({"attn.q", "attn.q_b", "mlp.up", "moe.up", "moe.shared.up", "ssm.in"})
 
 
 def read_layer(view: ModelView, number: int) -> Layer:
@@ -240,10 +243,14 @@ def _mlps(view: ModelView, number: int) -> list[tuple[str, int | None]]:
             found += [(stem, expert) for expert in view.experts(f"{stem}.up", number)]
         elif view.has(f"{stem}.up", number):
             found.append((stem, None))
+    if not found and view.has("ssm.in", number) and not view.has("attn.q", number):
+        found.append(("ssm", None))
     return found
 
 
 def _units(view: ModelView, stem: str, number: int, expert: int | None) -> Units | None:
+    if stem == "ssm":
+        return _channels(view, number)
     if not view.has(f"{stem}.down", number, expert):
         return None
     gate = None
@@ -254,6 +261,18 @@ def _units(view: ModelView, stem: str, number: int, expert: int | None) -> Units
     if up.shape != down.shape or (gate is not None and gate.shape != up.shape):
         return None
     return Units(gate, up, down, expert)
+
+
+def _channels(view: ModelView, number: int) -> Units | None:
+    """Return the channels of a state-space block: the first rows of its input projection are two of each."""
+    if not view.has("ssm.out", number):
+        return None
+    rows_ND = _single(view.array("ssm.in", number, fold=True))
+    down_FD = _written(view, "ssm.out", number)
+    count = len(down_FD)
+    if len(rows_ND) < 2 * count or rows_ND.shape[1] != down_FD.shape[1]:
+        return None
+    return Units(rows_ND[:count], rows_ND[count : 2 * count], down_FD, state_space=True)
 
 
 def _written(view: ModelView, role: str, number: int, expert: int | None = None) -> Array:

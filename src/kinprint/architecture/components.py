@@ -6,6 +6,7 @@ Each is judged on its own: a copied vision tower says nothing about the language
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from kinprint.architecture.family import skeleton
 from kinprint.architecture.geometry import config_tables
@@ -50,6 +51,20 @@ def split(checkpoint: Checkpoint) -> tuple[frozenset[str], Mapping[str, frozense
     if not trunk & layered:
         return frozenset(checkpoint.tensors), {}
     return frozenset(trunk), {title: frozenset(names) for title, names in sorted(found.items())}
+
+
+def config_of(config: Mapping[str, Any], title: str) -> Mapping[str, Any]:
+    """Return what a config says of one component: its own table, or for encoders and further layers the rest of it."""
+    for key in (f"{title}_config", f"{title}_tower_config", f"{title}_encoder_config"):
+        if isinstance(config.get(key), Mapping):
+            return config[key]
+    if title == ENCODER:
+        kept = {key: value for key, value in config.items() if not key.startswith("decoder_") and key not in _DEPTH}
+        heads = config.get("encoder_attention_heads")
+        return kept if heads is None else {**kept, "num_attention_heads": heads}
+    if title == AHEAD:
+        return {key: value for key, value in config.items() if key not in _DEPTH}
+    return {}
 
 
 def _title(name: str, words: Mapping[str, str]) -> str | None:

@@ -22,7 +22,9 @@ from kinprint.checkpoint import TensorInfo
 GENERIC = "generic"
 """Name of a family whose model type the lexicon does not know."""
 
-_LAYER_WORDS = frozenset({"layers", "layer", "h", "blocks", "block", "blk", "resblocks", "encoders", "stages"})
+_LAYER_WORDS = frozenset(
+    {"layers", "layer", "h", "blocks", "block", "blk", "resblocks", "encoders", "stages"} | {"albert_layer_groups"}
+)
 """What lists of layers are called; any other word before a number belongs to the tensor's own name."""
 
 _ENDINGS = (".weight", ".bias", "")
@@ -437,6 +439,9 @@ def _settled(rule: Rule, roles: set[str], placement: str, width: int | None, nam
                 if kind == "residual" and length != width:
                     side = "out" if part.out == "residual" else "input"
                     changed |= {side: OWN, "reads": ""}
+                    # A table of another width (factorised embeddings) is not what the layers read or write.
+                    if part.role.startswith(("embed.", "unembed")):
+                        changed |= {"role": OTHER + part.role}
         parts.append(part.model_copy(update=changed))
     return rule.model_copy(update={"parts": tuple(parts)})
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from kinprint.architecture import layout
-from kinprint.architecture.components import split
+from kinprint.architecture.components import config_of, split
 from kinprint.architecture.family import (
     EXCHANGEABLE,
     OTHER,
@@ -139,8 +139,8 @@ def _completed(model: ModelView, names: Names) -> ModelView:
 
 
 def _component(checkpoint: Checkpoint, title: str, names: frozenset[str]) -> ModelView:
-    """Return one component through whatever fits it; its own config entries are not the language model's."""
-    part = Selected(checkpoint, names, title=title)
+    """Return one component through whatever fits it; the language model's config entries are not its own."""
+    part = Selected(checkpoint, names, title=title, config=config_of(checkpoint.config, title))
     try:
         found, rivals = _tabled(part, _by_skeleton(names), families())
         if found.family is UNKNOWN:

@@ -91,7 +91,7 @@ def score_sum(pair: Pair, basis: Basis) -> tuple[Array | None, int, list[str]]:
 
 
 def _facing_mlps(suspect: Layer, base: Layer) -> Iterator[tuple[Units, Units]]:
-    mine, theirs = suspect.mlps, base.mlps
+    mine, theirs = ([units for units in side.mlps if not units.state_space] for side in (suspect, base))
     if len(mine) == len(theirs):
         yield from zip(mine[:EXPERTS], theirs[:EXPERTS], strict=True)
     elif min(len(mine), len(theirs)) == 1:
