@@ -323,6 +323,9 @@ PRODUCTS = (
 )
 """What :class:`ModelView` multiplies where a model has the factors and not the projection."""
 
+INFERRED = "inferred"
+"""Name of a family whose roles come from shapes and repetition."""
+
 UNKNOWN = Family(name="unknown", summary="no table fits: tensors keep their names", prefixes=("",), requires=())
 """The family of a model that no table fits."""
 

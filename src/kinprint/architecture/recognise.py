@@ -22,9 +22,10 @@ from kinprint.architecture.family import (
     skeleton,
 )
 from kinprint.architecture.geometry import Geometry, config_tables, lookup, solve
+from kinprint.architecture.inference import infer, inferred_names, inferred_notes
 from kinprint.architecture.lexicon import Names
 from kinprint.architecture.naming import GENERIC, propose
-from kinprint.architecture.selected import Selected
+from kinprint.architecture.selected import Renamed, Selected
 from kinprint.architecture.view import ModelView, PartKey, Place
 from kinprint.checkpoint import Checkpoint
 from kinprint.errors import CheckpointError
@@ -44,7 +45,8 @@ def view(checkpoint: Checkpoint, tables: tuple[Family, ...] | None = None) -> Mo
 
     First the tables of ``families/``: of several that fit, the one that maps most elements is taken, and the lexicon
     adds what it leaves out. Where none fits, a family is made from the names that the lexicon knows. Where it knows too
-    few, the view has no parts and the family ``unknown``. Towers, encoders and heads that look ahead are components.
+    few, roles are inferred from shapes and repetition; where those say too little, the view has no parts and the family
+    ``unknown``. Towers, encoders and heads that look ahead are components.
 
     Args:
         checkpoint: The model.
@@ -59,6 +61,8 @@ def view(checkpoint: Checkpoint, tables: tuple[Family, ...] | None = None) -> Mo
     names = _by_skeleton(trunk)
     found, rivals = _tabled(checkpoint, names, families())
     found = _named_by_lexicon(checkpoint, names) if found.family is UNKNOWN else _completed(found, names)
+    if found.family is UNKNOWN:
+        found = _from_shapes(checkpoint, trunk, found)
     towers = {title: _component(checkpoint, title, held) for title, held in components.items()}
     return _noted(replace(found, components=towers), rivals)
 
@@ -115,6 +119,27 @@ def _named_by_lexicon(checkpoint: Checkpoint, names: Names) -> ModelView:
         if family.name != GENERIC:
             raise
         return ModelView(checkpoint, UNKNOWN, "", Geometry(), {}, notes=(f"names as others use them, but: {fault}",))
+
+
+def _from_shapes(checkpoint: Checkpoint, trunk: frozenset[str], unknown: ModelView) -> ModelView:
+    """Return a checkpoint with the roles that shapes and repetition propose, or the unknown view."""
+    stored = {name: info for name, info in checkpoint.tensors.items() if name in trunk}
+    candidates: list[Checkpoint] = [checkpoint]
+    renamed = inferred_names(_by_skeleton(stored), stored)
+    if renamed is not None and len(stored) == len(checkpoint.tensors):
+        candidates.append(Renamed(checkpoint, renamed))
+    for candidate in candidates:
+        tensors = stored if candidate is checkpoint else candidate.tensors
+        names = _by_skeleton(tensors)
+        family = infer(names, tensors, checkpoint.config)
+        if family is None:
+            continue
+        try:
+            found = _fit(family, "", names, candidate)
+        except CheckpointError:
+            continue
+        return replace(found, notes=(*unknown.notes, *inferred_notes(family)))
+    return unknown
 
 
 def _completed(model: ModelView, names: Names) -> ModelView:

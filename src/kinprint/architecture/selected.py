@@ -1,8 +1,10 @@
-"""Some tensors of a checkpoint, as a checkpoint of their own."""
+"""A checkpoint seen otherwise: some of its tensors, or all of them under other names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from kinprint.checkpoint import Array, Checkpoint
@@ -36,3 +38,45 @@ class Selected(Checkpoint):
     def vocabulary(self) -> tuple[str, ...] | None:
         """Token strings by id of the whole checkpoint."""
         return self._whole.vocabulary
+
+
+class Renamed(Checkpoint):
+    """The same tensors under the names by which their layers can be counted; digests are the stored file's."""
+
+    def __init__(self, whole: Checkpoint, names: Mapping[str, str]) -> None:
+        """Rename tensors: ``names`` gives the new name of each, in the order in which they are listed."""
+        self.name = whole.name
+        self.location = whole.location
+        self.format = whole.format
+        self.config = whole.config
+        self.notes = whole.notes
+        self.tensors = {new: replace(whole.tensors[old], name=new) for old, new in names.items()}
+        self._whole = whole
+        self._stored = {new: old for old, new in names.items()}
+
+    def read(self, name: str, rows: slice | None = None) -> Array:
+        """Return one tensor, or a range of its first axis; see :meth:`Checkpoint.read`."""
+        return self._whole.read(self._stored[name], rows)
+
+    def raw(self, name: str) -> memoryview:
+        """Return the stored bytes of one tensor."""
+        return self._whole.raw(self._stored[name])
+
+    @property
+    def vocabulary(self) -> tuple[str, ...] | None:
+        """Token strings by id."""
+        return self._whole.vocabulary
+
+    @cached_property
+    def header_digest(self) -> str:
+        """Digest of the stored names, dtypes and shapes."""
+        return self._whole.header_digest
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Digest of the stored file."""
+        return self._whole.content_digest
+
+    def close(self) -> None:
+        """Release the files."""
+        self._whole.close()

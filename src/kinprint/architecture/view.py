@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from kinprint.architecture import layout
-from kinprint.architecture.family import PRODUCTS, Family, Part, Product, Rule
+from kinprint.architecture.family import INFERRED, PRODUCTS, Family, Part, Product, Rule
 from kinprint.architecture.geometry import Geometry, Heads, heads_of_layer
 from kinprint.checkpoint import Array, Checkpoint
 from kinprint.errors import NonFiniteError
@@ -86,6 +86,11 @@ class ModelView:
             and PartKey(product.role, key.layer) not in self.parts
             and all(PartKey(role, key.layer) in self.parts for role in (product.norm, product.right))
         }
+
+    @property
+    def inferred(self) -> bool:
+        """Whether roles come from shapes and order alone: enough to show what is there, never that nothing is."""
+        return self.family.name == INFERRED
 
     @cached_property
     def roles(self) -> frozenset[str]:

@@ -63,6 +63,7 @@ def decide(
     """
     told: Tell = tell or (lambda _: None)
     told("identical values")
+    guessed = suspect.inferred or base.inferred
     same = identity.compare_values(suspect, base)
     first = identity.evidence(same)
     pair = Pair.of(suspect, base)
@@ -70,13 +71,17 @@ def decide(
         return _identical(same.identical, first, alpha)
     if pair.obstacle is not None:
         return _without_roles(suspect, base, pair.obstacle, first, alpha)
-    found = gather(pair, mode=mode, alpha=alpha, first=(first,), tell=told)
+    tensors = (matched_tensors.test(suspect, base),) if guessed else ()
+    found = gather(pair, mode=mode, alpha=alpha, first=(first, *tensors), tell=told)
     seen: Power | None = None
     if not found.decided and _can_be_judged(found):
         told("planting copies in the suspect")
         seen = power(pair)
     layer_map = _layer_map(pair, found)
     conclusion = _conclusion(found, layer_map, seen)
+    if guessed and conclusion == "independent":
+        # Roles that order alone tells apart may be wrong, and a copy that is misread looks like a stranger.
+        conclusion = "inconclusive"
     told("third models")
     verdict = words.verdict(
         conclusion,
