@@ -174,20 +174,25 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
 
 
-def build(name: str) -> tuple[Any, Any]:
-    """Return one class, tiny and with random parameters, and its config."""
+def build(name: str, *, seed: int = 11, disturbed: bool = True) -> tuple[Any, Any]:
+    """Return one class, tiny and with random parameters, and its config.
+
+    ``disturbed`` adds noise to every parameter, so that gains and biases are no ones and zeros.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch and transformers are not this package's
         torch = library("torch")
         torch.set_num_threads(1)
-        torch.manual_seed(11)
+        torch.manual_seed(seed)
         made = getattr(importlib.import_module(_homes()[name]), name)
         config = _config(made.config_class, SPECIAL.get(name, {}))
         with _without_missing_towers():
             module = made._from_config(config, attn_implementation="eager").float().eval()
         with torch.no_grad():
             for tensor in module.parameters():
-                if tensor.requires_grad:  # else the waves of fixed positions, which must stay what they are
+                if (
+                    disturbed and tensor.requires_grad
+                ):  # else the waves of fixed positions, which must stay what they are
                     tensor.add_(0.3 * torch.randn_like(tensor))
     return module, config
 

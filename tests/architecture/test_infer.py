@@ -31,7 +31,8 @@ from unnamed import (
 )
 
 from kinprint.architecture import UNKNOWN, Family
-from kinprint.architecture.inference import INFERRED, infer, inferred_names, inferred_notes
+from kinprint.architecture.family import INFERRED
+from kinprint.architecture.inference import infer, inferred_names, inferred_notes
 from kinprint.architecture.recognise import view as recognised
 
 ORDER_ALONE = {"attn.q", "attn.k", "attn.v"}

@@ -19,7 +19,7 @@ nothing is declared exchangeable. Two files of one layout get the same roles, ri
 layouts may not.
 """
 
-from kinprint.architecture.inference.assembly import INFERRED, infer, inferred_notes
+from kinprint.architecture.inference.assembly import infer, inferred_notes
 from kinprint.architecture.inference.unnumbered import inferred_names
 
-__all__ = ["INFERRED", "infer", "inferred_names", "inferred_notes"]
+__all__ = ["infer", "inferred_names", "inferred_notes"]

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from kinprint.architecture import layout
-from kinprint.architecture.family import Family, Part, Rule
+from kinprint.architecture.family import INFERRED, Family, Part, Rule
 from kinprint.architecture.geometry import solve
 from kinprint.architecture.inference.matrices import read_matrices, sorted_by_name, told_by_order
 from kinprint.architecture.inference.outside import outside_of, read_last_norm, read_tables, vectors_outside
@@ -17,9 +17,6 @@ from kinprint.architecture.inference.vectors import read_vectors
 from kinprint.architecture.lexicon import Names, lexicon
 from kinprint.checkpoint import TensorInfo
 from kinprint.errors import CheckpointError
-
-INFERRED = "inferred"
-"""Name of a family that no name had a part in."""
 
 _START = "roles inferred from shapes and repetition: "
 
