@@ -32,7 +32,11 @@ OTHERS: dict[str, Any] = {
     "mamba_head_dim": 48, "mamba_d_head": 48, "mamba_d_ssm": 192, "attention_head_size": 24,
 }  # fmt: skip
 
-SPECIAL = {"ReformerModelWithLMHead": {"axial_pos_embds_dim": [36, 60]}}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "Mamba2ForCausalLM": {"head_dim": 48},
+    "Qwen4ExpForCausalLM": {"indexer_head_dim": 24},
+    "ReformerModelWithLMHead": {"axial_pos_embds_dim": [36, 60]},
+}
 
 NOISE = 0.1
 
@@ -42,7 +46,7 @@ def widen() -> None:
     for key, value in causal.SIZES.items():
         causal.SIZES[key] = OTHERS.get(key, WIDER.get(value, value) if isinstance(value, int) else value)
     for name, settings in SPECIAL.items():
-        causal.SPECIAL[name] = {**causal.SPECIAL[name], **settings}
+        causal.SPECIAL[name] = {**causal.SPECIAL.get(name, {}), **settings}
 
 
 def models(name: str) -> Iterator[ModelView]:

@@ -318,3 +318,138 @@ def test_tables_come_before_the_lexicon() -> None:
     names = {family.name for family in families()}
     assert "llama" in names
     assert not names & set(lexicon().known)
+
+
+# -- other spellings -----------------------------------------------------------------------------------------------
+
+
+def test_gguf_latent_attention_is_the_same_as_hugging_faces() -> None:
+    """llama.cpp stores keys and values by head, [head, rank, size] and [head, size, rank]."""
+    arrays = filled(latent())
+    model = view(MemoryCheckpoint(arrays, config=LATENT))
+    words = {
+        "self_attn.q_a_proj": "attn_q_a", "self_attn.q_a_layernorm": "attn_q_a_norm", "self_attn.q_b_proj": "attn_q_b",
+        "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa", "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    }  # fmt: skip
+    tensors = {"token_embd.weight": arrays["net.trunk.embed_tokens.weight"]}
+    for layer in range(2):
+        at = f"net.trunk.layers.{layer}."
+        tensors |= {f"blk.{layer}.{word}.weight": arrays[f"{at}{name}.weight"] for name, word in words.items()}
+        both = arrays[f"{at}self_attn.kv_b_proj.weight"].reshape(2, 7, 6)
+        tensors[f"blk.{layer}.attn_k_b.weight"] = both[:, :3].transpose(0, 2, 1)
+        tensors[f"blk.{layer}.attn_v_b.weight"] = both[:, 3:]
+    sizes = {"attention.head_count": 2, "attention.key_length_mla": 5, "rope.dimension_count": 2}
+    config = {"general.architecture": "deepseek2", **{f"deepseek2.{key}": value for key, value in sizes.items()}}
+    config["deepseek2.attention.value_length_mla"] = 4
+    found = view(MemoryCheckpoint(tensors, config=config))
+    assert found.unmapped == ()
+    for role in ("attn.q", "attn.k", "attn.v", "attn.o", "attn.q_rope", "attn.k_rope", "mlp.gate"):
+        np.testing.assert_allclose(found.array(role, 1), model.array(role, 1), rtol=1e-6)
+
+
+def test_gguf_stores_gains_as_they_act() -> None:
+    shapes = {f"blk.{layer}.{name}.weight": (8, 8) for layer in (0, 1) for name in ("attn_q", "attn_k", "ffn_up")}
+    shapes |= {f"blk.{layer}.attn_norm.weight": (8,) for layer in (0, 1)}
+    assert view(Headers(shapes, {"general.architecture": "nemotron"})).family.gain == "plain"
+    assert view(Headers(shapes, {"general.architecture": "command-r"})).family.norm == "layer"
+
+
+def test_bare_torch_transformers_are_read() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    settings = {"d_model": 8, "nhead": 2, "dim_feedforward": 12, "num_encoder_layers": 2, "num_decoder_layers": 2}
+    module = torch.nn.Transformer(**settings, batch_first=True)
+    model = view(MemoryCheckpoint({name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}))
+    assert model.unmapped == ()
+    assert {"attn.q", "attn.o", "cross.q", "cross.o", "mlp.up", "norm.cross_post"} <= model.roles
+    assert {"attn.v", "mlp.down", "norm.mlp_post"} <= model.components["encoder"].roles
+    stored = module.state_dict()["decoder.layers.1.multihead_attn.in_proj_weight"].numpy()
+    np.testing.assert_array_equal(model.array("cross.v", 1), stored[16:])
+    stored = module.state_dict()["decoder.layers.1.self_attn.in_proj_weight"].numpy()
+    np.testing.assert_array_equal(model.array("attn.k", 1), stored[8:16])
+
+
+def test_fairseq_encoders_are_read() -> None:
+    weighted = {"weight": (8, 8), "bias": (8,)}
+    names = ("self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj")
+    inside = {f"{name}.{kind}": shape for name in names for kind, shape in weighted.items()}
+    inside |= {f"{name}.{kind}": (8,) for name in ("self_attn_layer_norm", "final_layer_norm") for kind in weighted}
+    inside |= {"fc1.weight": (12, 8), "fc1.bias": (12,), "fc2.weight": (8, 12), "fc2.bias": (8,)}
+    path = "decoder.sentence_encoder."
+    shapes: Shapes = {f"{path}embed_tokens.weight": (20, 8), f"{path}embed_positions.weight": (12, 8)}
+    shapes |= {f"{path}layers.{layer}.{name}": shape for layer in (0, 1) for name, shape in inside.items()}
+    shapes |= {"decoder.lm_head.dense.weight": (8, 8), "decoder.lm_head.layer_norm.weight": (8,)}
+    model = seen(shapes)
+    assert (model.unmapped, model.geometry.layers) == ((), 2)
+    assert {"attn.q", "attn.o", "mlp.up", "mlp.down", "embed.position", "head.transform"} <= model.roles
+
+
+@pytest.mark.parametrize(
+    ("inside", "rows"),
+    [
+        (  # Meta's own Llama
+            {
+                "attention.wq": (8, 8), "attention.wk": (4, 8), "attention.wv": (4, 8), "attention.wo": (8, 8),
+                "feed_forward.w1": (12, 8), "feed_forward.w3": (12, 8), "feed_forward.w2": (8, 12),
+                "attention_norm": (8,), "ffn_norm": (8,),
+            },
+            {"attn.k": 4, "mlp.gate": 12, "mlp.up": 12},
+        ),
+        (  # InternLM 2
+            {
+                "attention.wqkv": (16, 8), "attention.wo": (8, 8), "feed_forward.w1": (12, 8),
+                "feed_forward.w3": (12, 8), "feed_forward.w2": (8, 12), "attention_norm": (8,), "ffn_norm": (8,),
+            },
+            {"attn.q": 8, "attn.k": 4, "attn.v": 4},
+        ),
+        (  # Qwen 1
+            {
+                "attn.c_attn": (24, 8), "attn.c_proj": (8, 8), "mlp.w1": (12, 8), "mlp.w2": (12, 8),
+                "mlp.c_proj": (8, 12), "ln_1": (8,), "ln_2": (8,),
+            },
+            {"attn.v": 8, "mlp.gate": 12, "mlp.down": 8},
+        ),
+        (  # Megatron core
+            {
+                "self_attention.linear_qkv": (16, 8), "self_attention.linear_proj": (8, 8), "mlp.linear_fc1": (24, 8),
+                "mlp.linear_fc2": (8, 12), "input_layernorm": (8,), "pre_mlp_layernorm": (8,),
+            },
+            {"attn.q": 8, "attn.k": 4, "mlp.gate": 12},
+        ),
+        (  # Baichuan
+            {
+                "self_attn.W_pack": (24, 8), "self_attn.o_proj": (8, 8), "mlp.gate_proj": (12, 8),
+                "mlp.up_proj": (12, 8), "mlp.down_proj": (8, 12), "input_layernorm": (8,),
+                "post_attention_layernorm": (8,),
+            },
+            {"attn.q": 8, "attn.k": 8, "mlp.up": 12},
+        ),
+        (  # ChatGLM
+            {
+                "self_attention.query_key_value": (16, 8), "self_attention.dense": (8, 8),
+                "mlp.dense_h_to_4h": (24, 8), "mlp.dense_4h_to_h": (8, 12), "input_layernorm": (8,),
+                "post_attention_layernorm": (8,),
+            },
+            {"attn.q": 8, "attn.k": 4, "mlp.gate": 12},
+        ),
+        (  # OLMo's own
+            {
+                "att_proj": (24, 8), "attn_out": (8, 8), "ff_proj": (24, 8), "ff_out": (8, 12), "attn_norm": (8,),
+                "ff_norm": (8,),
+            },
+            {"attn.k": 8, "mlp.gate": 12, "mlp.down": 8},
+        ),
+        (  # Phi's own
+            {"mixer.Wqkv": (24, 8), "mixer.out_proj": (8, 8), "mlp.fc1": (12, 8), "mlp.fc2": (8, 12), "ln": (8,)},
+            {"attn.v": 8, "attn.o": 8, "mlp.up": 12},
+        ),
+    ],
+)  # fmt: skip
+def test_names_of_models_with_code_of_their_own(inside: dict[str, tuple[int, ...]], rows: dict[str, int]) -> None:
+    model = seen(stack({f"{name}.weight": shape for name, shape in inside.items()}))
+    assert model.coverage == 1.0
+    assert {role: model.shape(role, 1)[0] for role in rows} == rows
+    assert model.geometry.heads == 2

@@ -241,6 +241,9 @@ def _latent(
     if "kv-rank" not in found:
         return None
     heads, nope, value = (_whole(said.get(size)) for size in ("heads", "nope_dim", "value_dim"))
+    whole, rope = _whole(said.get("head_dim")), _whole(said.get("rope_dim"))
+    if nope is None and whole and rope and whole > rope:
+        nope = whole - rope  # GGUF gives both kinds of coordinates together
     if heads is None or nope is None or not said.get("rope_dim"):
         return None, None, None
     context = _single(found, "context")

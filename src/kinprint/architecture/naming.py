@@ -181,10 +181,14 @@ def _by_kind(names: Names, tensors: Mapping[str, TensorInfo]) -> list[_Name]:
 def _facts(config: Mapping[str, Any]) -> Fact:
     """Return what is known of the model type that a config names, all facts together."""
     types = {str(table["model_type"]) for table in config_tables(config) if table.get("model_type")}
+    arch = config.get("general.architecture")
+    types |= set() if arch is None else {str(arch)}
     found = Fact(model_type=tuple(sorted(types & set(lexicon().known))))
     for fact in lexicon().fact:
         if types & set(fact.model_type):
             said = {key: value for key, value in fact if value and key != "model_type"}
+            if arch is not None:
+                said.pop("gain", None)  # GGUF stores gains as they act
             merged = {"labels": {**found.labels, **fact.labels}, "geometry": {**found.geometry, **fact.geometry}}
             found = found.model_copy(update={**said, **merged})
     return found
