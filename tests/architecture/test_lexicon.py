@@ -281,7 +281,8 @@ def test_an_encoder_beside_a_decoder_is_a_component() -> None:
     cross = {f"layer.1.EncDecAttention.{name}.weight": (8, 8) for name in "qkvo"} | {"layer.1.layer_norm.weight": (8,)}
 
     def mlp(at: int) -> dict[str, tuple[int, ...]]:
-        return {f"layer.{at}.DenseReluDense.{name}.weight": shape for name, shape in (("wi", (12, 8)), ("wo", (8, 12)))}
+        inside = {"DenseReluDense.wi": (12, 8), "DenseReluDense.wo": (8, 12), "layer_norm": (8,)}
+        return {f"layer.{at}.{name}.weight": shape for name, shape in inside.items()}
 
     shapes: Shapes = {
         "shared.weight": (20, 8),
@@ -295,7 +296,9 @@ def test_an_encoder_beside_a_decoder_is_a_component() -> None:
     assert list(model.components) == ["encoder"]
     assert {"attn.q", "cross.k", "mlp.up", "norm.attn", "norm.cross"} <= model.roles
     assert {"attn.q", "mlp.up", "norm.attn"} <= model.components["encoder"].roles
-    assert model.unmapped == ()
+    assert model.tensor_name("norm.mlp", 1) == "decoder.block.1.layer.2.layer_norm.weight"
+    assert model.components["encoder"].tensor_name("norm.mlp", 1) == "encoder.block.1.layer.1.layer_norm.weight"
+    assert model.unmapped == model.components["encoder"].unmapped == ()
 
 
 def test_layers_that_look_ahead_are_no_part_of_the_depth() -> None:

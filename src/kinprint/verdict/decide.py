@@ -164,8 +164,10 @@ def _components(
     exact = next((one for one in found.evidence if "rows=embeddings" in one.id), None)
     if sized is not None or exact is not None:
         parts.append(words.embedding_component(sized, exact, trunk=conclusion))
-    if any(pair.layers(facing)[0].experts for facing in pair.spread(2)):
-        parts.append(words.experts_component(next(one for one in found.evidence if "matched-units" in one.id)))
+    # Where an exact test decided first, nothing was matched.
+    units = next((one for one in found.evidence if "matched-units" in one.id), None)
+    if units is not None and any(pair.layers(facing)[0].experts for facing in pair.spread(2)):
+        parts.append(words.experts_component(units))
     return tuple(parts)
 
 

@@ -77,7 +77,6 @@ def find(stored: Stored, settings: Settings) -> Iterator[Packed]:
     Raises:
         CheckpointError: Tensors are missing, or contradict each other or their state.
     """
-    del settings  # everything is beside the tensor
     for kind, codec in KINDS.items():
         for name, _ in stored.ending(STATE + kind):
             yield _four_bits(stored, name, name + STATE + kind, codec)
@@ -85,6 +84,11 @@ def find(stored: Stored, settings: Settings) -> Iterator[Packed]:
         weight = stored.first(prefix + "weight")
         if weight is not None and weight.dtype == "I8":
             yield _eight_bits(stored, prefix, weight.shape, info.shape)
+    # All else is beside the tensor; the config only tells that something was there and is gone.
+    for prefix, info in stored.ending("weight") if settings.method == "bitsandbytes" else ():
+        beside = (prefix + "SCB", *(info.name + STATE + kind for kind in KINDS))
+        if info.dtype in ("I8", "U8") and len(info.shape) == 2 and stored.first(*beside) is None:
+            raise stored.fault(info.name, "is packed by bitsandbytes and has neither SCB nor quant_state beside it")
 
 
 def _eight_bits(stored: Stored, prefix: str, shape: tuple[int, ...], scales: tuple[int, ...]) -> Packed:

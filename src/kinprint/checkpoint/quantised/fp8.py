@@ -90,9 +90,9 @@ def _two_to_a_byte(info: TensorInfo, scale: TensorInfo) -> bool:
 def _packed(stored: Stored, info: TensorInfo, scale: TensorInfo, block: tuple[int, int] | None) -> Packed:
     microscaled = scale.dtype in ("U8", "F8_E8M0") and (1, 32)
     grid = fitted(stored, scale.name, info.shape, block or DEFAULT_BLOCK) if 0 not in info.shape else None
-    wrong = grid is not None and block is not None and 1 not in (grid.down, grid.across) and grid.block != (
-        min(block[0], grid.rows),
-        min(block[1], grid.columns),
+    # One scale for all, or for each row, is no matter of blocks.
+    wrong = grid is not None and block is not None and grid.block not in (
+        (min(block[0], grid.rows), min(block[1], grid.columns)), (1, grid.columns), (grid.rows, grid.columns),
     )  # fmt: skip
     if grid is None or scale.dtype not in SCALES or (wrong and grid.block != microscaled):
         said = f" and the config says blocks of {list(block)}" if block else ""
