@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "docs" / "reference" / "make_tables.py"))["TABLES"]
 PAGES = {
     "declarations": "methods.md",
-    "families": "formats.md",
+    "families": "architectures.md",
     "case-study": "case-studies/solar-vs-glm.md",
     "verdicts": "case-studies/solar-vs-glm.md",
 }
@@ -55,6 +55,18 @@ def test_the_verdict_on_the_first_screen_is_the_programs() -> None:
 def test_the_tables_of_the_zoos_page_are_the_programs() -> None:
     page = (ROOT / "docs" / "zoo.md").read_text()
     assert ZOO["filled"](page) == page, "run: make tables"
+
+
+def test_the_tables_of_what_is_read_are_what_the_tests_find() -> None:
+    # Every class is built and run for it, once in a process: the tests of architectures share what was found.
+    pytest.importorskip("torch")
+    coverage = runpy.run_path(str(ROOT / "docs" / "reference" / "make_coverage.py"))
+    page = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
+    if coverage["installed"]() not in page:
+        pytest.skip(f"the page is of another release than {coverage['installed']()}")
+    assert coverage["filled"](page) == page, "run: python docs/reference/make_coverage.py"
+    with pytest.raises(ValueError, match="do not agree on totals"):
+        coverage["filled"](page.replace("begin: totals", "begin: total"))
 
 
 @pytest.mark.parametrize(("table", "names"), [("kinds", KINDS), ("suites", SUITES)])
