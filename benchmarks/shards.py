@@ -159,14 +159,15 @@ def main() -> None:
         rows.append(("open: headers", sum(read[file.name] for file in files), sum(pages.values()), opening))
         rows.append(("open: index and config", opened - rows[-1][1], 0, 0.0))
 
-        number, started = settings.shards // 2, time.perf_counter()
+        number: int = settings.shards // 2
+        mine, started = files[number], time.perf_counter()
         for key in model.parts:
             if key.layer == number:
                 for _, block in model.row_blocks(key.role, number):
                     block.sum()
         seconds, read = time.perf_counter() - started, handed.take()
-        rows.append((f"layer {number}", sum(read.values()), resident(files[number]) - pages[files[number]], seconds))
-        others = sum(resident(file) > before for file, before in pages.items() if file != files[number])
+        rows.append((f"layer {number}", sum(read.values()), resident(mine) - pages[mine], seconds))
+        others = sum(resident(file) > before for file, before in pages.items() if file != mine)
 
     print(f"{settings.shards} shards; a layer has {layer_bytes:,} bytes; other shards with new pages: {others}\n")
     print("| what | bytes | share of all | pages brought into memory, bytes | seconds |\n|---|---|---|---|---|")

@@ -25,10 +25,10 @@ def rounded(array: np.ndarray, bits: int) -> np.ndarray:
     return (low + np.round((blocks - low) / step) * step).reshape(array.shape).astype(np.float32)
 
 
-def quantised(arrays: Mapping[str, np.ndarray], bits: int) -> ModelView:
+def quantised(arrays: Mapping[str, np.ndarray], bits: int, *, scheme: str = "TEST") -> ModelView:
     chosen = {name for name, array in arrays.items() if array.ndim == 2 and "layers" in name}
     tensors = {name: rounded(array, bits) if name in chosen else array for name, array in arrays.items()}
-    codecs = dict.fromkeys(chosen, Codec("TEST", bits, BLOCK))
+    codecs = dict.fromkeys(chosen, Codec(scheme, bits, BLOCK))
     return view(MemoryCheckpoint(tensors, config={"head_dim": 4}, codecs=codecs))
 
 
@@ -81,11 +81,20 @@ def test_a_change_beyond_the_rounding_is_noticed() -> None:
 
 def test_rounding_that_makes_up_for_itself_is_called_requantised_and_not_identical() -> None:
     arrays = tiny.llama(0)
-    suspect = quantised(disturbed(arrays, 0.2), 4)  # as far as GPTQ goes
+    suspect = quantised(disturbed(arrays, 0.2), 4, scheme="GPTQ")  # as far as GPTQ goes
     found = compare_values(suspect, plain(arrays))
     assert (found.identical, found.requantised) == (None, True)
     verdict = decide(suspect, plain(arrays))
     assert (verdict.conclusion, verdict.relation) == ("derived", "requantised")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2])
+def test_a_light_fine_tuning_beneath_the_rounding_is_not_identical(share: float) -> None:
+    """The same noise that a quantiser makes up for is a change where the scheme rounds to the nearest."""
+    arrays = tiny.llama(0)
+    found = compare_values(quantised(disturbed(arrays, share), 4, scheme="Q4_0"), plain(arrays))
+    assert found.identical is None
+    assert not found.requantised
 
 
 def test_a_change_outside_the_quantised_tensors_is_no_requantisation() -> None:

@@ -56,11 +56,12 @@ class Entry(Record):
 class Fact(Record):
     """What holds for some model types and shows in no name or shape.
 
-    ``geometry`` replaces where the config keeps a size; ``wide_router`` says that routers also weigh what is no routed
-    expert (shared ones, or none at all).
+    ``when`` are further config entries and the values one of which each must have; ``geometry`` replaces where the
+    config keeps a size; ``wide_router`` says that routers also weigh what is no routed expert (shared ones, or none).
     """
 
     model_type: tuple[str, ...]
+    when: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     norm: Literal["rms", "layer"] | None = None
     gain: Literal["plain", "zero-centred"] | None = None
     placement: Literal["pre", "post", "sandwich"] | None = None

@@ -185,8 +185,8 @@ def _facts(config: Mapping[str, Any]) -> Fact:
     types |= set() if arch is None else {str(arch)}
     found = Fact(model_type=tuple(sorted(types & set(lexicon().known))))
     for fact in lexicon().fact:
-        if types & set(fact.model_type):
-            said = {key: value for key, value in fact if value and key != "model_type"}
+        if types & set(fact.model_type) and _said(config, fact.when):
+            said = {key: value for key, value in fact if value and key not in ("model_type", "when")}
             if arch is not None:
                 said.pop("gain", None)  # GGUF stores gains as they act
             merged = {"labels": {**found.labels, **fact.labels}, "geometry": {**found.geometry, **fact.geometry}}
@@ -301,11 +301,18 @@ def _from_entry(draft: _Draft, name: _Name, spelling: str, numbers: tuple[int, .
     return None
 
 
+def _said(config: Mapping[str, Any], when: Mapping[str, tuple[str, ...]]) -> bool:
+    """Return whether a config has one of the values that are asked of each entry."""
+    tables = config_tables(config)
+    return all(
+        {str(table[key]) for table in tables if table.get(key) is not None} & set(values)
+        for key, values in when.items()
+    )
+
+
 def _holds(entry: Entry, draft: _Draft, name: _Name) -> bool:
-    tables = config_tables(draft.config)
-    for key, values in entry.when.items():
-        if not {str(table[key]) for table in tables if table.get(key) is not None} & set(values):
-            return False
+    if not _said(draft.config, entry.when):
+        return False
     if (entry.beside and not name.beside & set(entry.beside)) or name.beside & set(entry.without):
         return False
     if entry.post and draft.facts.placement != "post":
