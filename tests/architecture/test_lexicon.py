@@ -97,9 +97,8 @@ def test_heads_and_experts_that_a_constant_tells_apart_are_not_exchangeable() ->
     assert "pairs" in str(seen(stack(), model_type="diffllama").family.exchangeable("kv"))
     assert "blocks" in str(seen(stack(), model_type="big_bird").family.exchangeable("kv"))
     assert "table" in str(seen(stack(), model_type="deepseek_v4").family.exchangeable("expert"))
-    fused = stack({**LINEAR, "self_attention.query_key_value.weight": (24, 8)})
-    assert "ALiBi" in str(seen(fused, model_type="falcon", alibi=True).family.exchangeable("kv"))
-    assert seen(fused, model_type="falcon", alibi=False).family.exchangeable("kv") is None
+    assert "ALiBi" in str(seen(stack(), model_type="falcon", alibi=True).family.exchangeable("kv"))
+    assert seen(stack(), model_type="falcon", alibi=False).family.exchangeable("kv") is None
 
 
 def test_contradicting_shapes_are_an_error_where_the_type_is_known_and_no_roles_where_it_is_not() -> None:
