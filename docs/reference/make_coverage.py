@@ -1,7 +1,6 @@
 """Bring what is read of every causal language model of the installed transformers into docs/architectures.md.
 
-Between markers: how many classes passed which check, the exceptions, and every class; and what is declared of
-model types that no class stands for. Needs the [torch] extra.
+Between markers: how many classes passed which check, the exceptions, and every class. Needs the [torch] extra.
 
 Usage: python docs/reference/make_coverage.py
 """
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from kinprint.architecture import families
-from kinprint.architecture.lexicon import lexicon
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architectures.md"
@@ -103,19 +101,12 @@ def totals() -> str:
     return "| what | classes |\n|---|---|\n" + "".join(f"| {said} | {count} |\n" for said, count in rows)
 
 
-def declared() -> str:
-    """Return the model types of which something is declared exchangeable and that no examined class stands for."""
-    found = [CHECKS.examine(name) for name in CHECKS.classes() if name not in CHECKS.EXCEPTIONS]
-    examined = {said for one in found for said in (one.family, one.model_type)}
-    return ", ".join(f"`{name}`" for name in sorted(set(lexicon().known) - examined)) + "\n"
-
-
 def installed() -> str:
     """Return the name and version of transformers, by which a table is known to be of this one."""
     return f"transformers {version('transformers')}"
 
 
-TABLES = {"totals": totals, "exceptions": exceptions, "declared": declared, "classes": every_class}
+TABLES = {"totals": totals, "exceptions": exceptions, "classes": every_class}
 
 
 def filled(page: str) -> str:

@@ -11,6 +11,7 @@ from causal_compare import CHECKS, Examined
 from causal_trace import trace
 
 from kinprint.architecture import ModelView, PartKey, Place, view
+from kinprint.architecture.lexicon import lexicon
 
 EXCEPTIONS: dict[str, str] = {
     "Inkling2ForCausalLM": "its published layout gives queries, keys and values norms of their own",
@@ -144,3 +145,8 @@ def test_blocks_instead_of_heads_are_noticed(name: str, role: str) -> None:
     found = Examined(name)
     hold(found, replace(model, parts=parts), seen)
     assert "qkv" in found.complaints
+
+
+def test_nothing_is_declared_of_a_model_type_that_no_class_stands_for() -> None:
+    found = [examine(name) for name in classes() if name not in EXCEPTIONS]
+    assert set(lexicon().known) <= {said for one in found for said in (one.family, one.model_type)}
