@@ -21,6 +21,7 @@ ENCODER = "encoder"
 _ALONE = frozenset({"v", "a", "mm"})
 """Words that name a component only where a name begins with them (GGUF)."""
 
+_MOST_STACKS = 16
 _AHEAD_NAMES = frozenset({"eh_proj", "enorm", "hnorm", "shared_head", "nextn"})
 _DEPTH = ("num_hidden_layers", "n_layer", "num_layers")
 
@@ -117,6 +118,8 @@ def _further_stacks(
     largest = max(sizes, key=lambda path: (sizes[path], path))
     second = [path for path in stacks if path != largest and inner[path] & inner[largest]]
     found: dict[str, set[str]] = {}
+    if len(second) > _MOST_STACKS:
+        return found  # no list of models, but one that is numbered in another way
     for path in second:
         words = [word for word in path.split(".")[:-1] if word not in largest.split(".")]
         title = (words or path.split("."))[-1].lower()

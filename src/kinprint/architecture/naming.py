@@ -7,10 +7,12 @@ minus one, how fused rows are cut) comes from the lexicon's facts about a model 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cache
 from typing import Any, Literal
 
 from kinprint.architecture import layout
@@ -161,20 +163,20 @@ def _by_kind(names: Names, tensors: Mapping[str, TensorInfo]) -> list[_Name]:
     for name, members in apart:
         for layer in {numbers[0] for _, numbers in members} if name.layered else ():
             inside.setdefault(layer, set()).add(name.inner)
-    kinds: dict[frozenset[str], set[int]] = {}
-    for layer, held in inside.items():
-        kinds.setdefault(frozenset(held), set()).add(layer)
+    kinds = {layer: frozenset(held) for layer, held in inside.items()}
+    spelt = {
+        kind: frozenset(text for inner in kind for text in (inner, inner.replace("#", "@")))
+        for kind in set(kinds.values())
+    }
     found: list[_Name] = []
     for name, members in apart:
-        if not name.layered:
-            found.append(name)
-            continue
-        for held, layers in kinds.items():
-            there = [member for member in members if member[1][0] in layers]
-            if there:
-                spelt = frozenset(text for inner in held for text in (inner, inner.replace("#", "@")))
-                one = _taken_apart(name.skeleton, there, tensors)
-                found.append(replace(one, beside=spelt, layers=tuple(sorted({n[0] for _, n in there}))))
+        by_kind: dict[frozenset[str], list[tuple[str, tuple[int, ...]]]] = {}
+        for member in members if name.layered else ():
+            by_kind.setdefault(kinds[member[1][0]], []).append(member)
+        found += [] if name.layered else [name]
+        for kind, there in by_kind.items():
+            one = _taken_apart(name.skeleton, there, tensors)
+            found.append(replace(one, beside=spelt[kind], layers=tuple(sorted({n[0] for _, n in there}))))
     return found
 
 
@@ -235,20 +237,34 @@ def _from_gguf(draft: _Draft, name: _Name) -> bool:
 
 def _ignore(draft: _Draft, name: _Name) -> bool:
     """Leave out what is no parameter, with the reason."""
-    for reason, patterns in lexicon().ignore.items():
-        for text in (name.inner + name.ending, name.skeleton):
-            if any(fnmatchcase(text, pattern) for pattern in patterns):
-                draft.ignored.append(Ignored(name=_full(name, name.inner, None), reason=reason))
-                return True
+    for reason, known in _ignored().items():
+        if known.match(name.inner + name.ending) or known.match(name.skeleton):
+            draft.ignored.append(Ignored(name=_full(name, name.inner, None), reason=reason))
+            return True
     return False
+
+
+@cache
+def _ignored() -> Mapping[str, re.Pattern[str]]:
+    """Return what names each reason of the lexicon covers."""
+    return {reason: _any_of(patterns) for reason, patterns in lexicon().ignore.items()}
+
+
+@cache
+def _others() -> re.Pattern[str]:
+    """Return what names the lexicon keeps as they are."""
+    return _any_of([pattern for patterns in lexicon().other.values() for pattern in patterns])
+
+
+def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(translate(pattern) for pattern in patterns))
 
 
 def _from_lists(draft: _Draft, name: _Name) -> None:
     """Map what is known to have no common role, or to be no parameter."""
     if _ignore(draft, name):
         return
-    patterns = [pattern for listed in lexicon().other.values() for pattern in listed]
-    if not any(fnmatchcase(text, pattern) for text in (name.inner, name.inner + name.ending) for pattern in patterns):
+    if not (_others().match(name.inner) or _others().match(name.inner + name.ending)):
         return
     ending = ".bias" if name.ending == ".bias" else ""
     # One number is an expert's or a block's; with several each tensor has a role of its own.
