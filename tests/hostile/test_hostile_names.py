@@ -48,10 +48,10 @@ def test_absurd_names_end_in_a_view_or_in_one_line(shapes: dict[str, tuple[int, 
     assert model is None or model.coverage <= 1.0
 
 
-words = st.sampled_from(
-    "layers layer 0 1 17 self_attn q_proj k_proj mlp gate_up_proj experts kv_b_proj linear_attn A_log encoder decoder "
-    "vision_tower norm1 weight bias # {layer} x".split()
-)
+KNOWN = ("layers", "layer", "0", "1", "17", "self_attn", "q_proj", "k_proj", "mlp", "gate_up_proj", "experts", "norm1")
+RARE = ("kv_b_proj", "linear_attn", "A_log", "encoder", "decoder", "vision_tower", "weight", "bias", "indexer")
+STRANGE = ("#", "{layer}", "a b", "\u00e9%", "")
+words = st.sampled_from(KNOWN + RARE + STRANGE)
 names = st.lists(words, min_size=1, max_size=7).map(".".join)
 shapes_of = st.lists(st.integers(0, 9), max_size=4).map(tuple)
 configs = st.dictionaries(

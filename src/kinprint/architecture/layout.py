@@ -33,11 +33,14 @@ def splittable(rule: Rule, geometry: Geometry) -> bool:
 
 
 def axis_lengths(shape: tuple[int, ...], rule: Rule, index: int) -> Iterator[tuple[str, int]]:
-    """Yield (axis kind, length) for what the stored shape alone shows of one part.
+    """Yield (axis kind, length) for what the stored shape alone shows of one part; nothing where its axes are others.
 
     A fused tensor shows its output axis only where all its parts have the same one; a fused q, k and v shows their
     rows together, as ``qkv``.
     """
+    axes = axes_stored(rule)
+    if len(shape) != axes if axes is not None else len(shape) < 2:
+        return  # what has other axes than the rule says shows nothing
     inner = _inner(shape, rule)
     part = rule.parts[index]
     if rule.rows:  # how many experts share the rows is not known here

@@ -227,9 +227,9 @@ def _from_gguf(draft: _Draft, name: _Name) -> bool:
     word = gguf_words().get(base) or gguf_words().get(base.replace(".experts.#.", ".experts."))
     if word is None:
         word = name.inner
-    entry = _from_entry(draft, name, word, None)
+    entry = _from_entry(draft, name, word, None) if name.layered else None
     role = lexicon().gguf.get(word)
-    if entry is None and role is None:
+    if entry is None and (role is None or name.layered == (role in lexicon().top)):
         return False
     draft.rules.append((name, entry or _plain(name, word, None, role or "", name.ending)))
     return True
@@ -394,7 +394,9 @@ def _part(table: Mapping[str, str], vector: bool) -> Part | None:
 
 
 def _other(role: str) -> Part:
-    return Part(role=role if role.startswith(OTHER) else OTHER + role, out=OWN)
+    """Return a part under its own name, without what no role may hold."""
+    words = [re.sub(r"[^\w-]+", "_", word) or "_" for word in role.removeprefix(OTHER).split(".")]
+    return Part(role=OTHER + ".".join(words), out=OWN)
 
 
 # -- what must agree -----------------------------------------------------------------------------------------------
@@ -506,6 +508,6 @@ def _without_doubles(rules: Sequence[tuple[_Name, Rule]]) -> tuple[list[Rule], l
             elif role in ("unembed", "unembed.bias"):
                 ignored.append(Ignored(name=name, reason=f"a copy of {first}"))
             else:
-                other = rule.parts[0].model_copy(update={"role": OTHER + name.removesuffix(".weight")})
+                other = rule.parts[0].model_copy(update={"role": _other(name.removesuffix(".weight")).role})
                 found.append(rule.model_copy(update={"parts": (other, *rule.parts[1:])}))
     return found, ignored

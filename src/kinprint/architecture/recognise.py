@@ -70,7 +70,7 @@ def view(checkpoint: Checkpoint, tables: tuple[Family, ...] | None = None) -> Mo
 def _by_skeleton(tensors: Iterable[str]) -> Names:
     names: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for name in tensors:
-        if "#" in name.split("."):
+        if "#" in name.split(".") or "{" in name or "}" in name:
             continue  # it spells what stands for a number
         text, numbers = skeleton(name)
         names.setdefault(text, []).append((name, numbers))
