@@ -14,6 +14,7 @@ from checkpoint import packed
 from kinprint.checkpoint import MemoryCheckpoint
 from kinprint.checkpoint.quantised import DecodedCheckpoint, decoded
 from kinprint.checkpoint.quantised import packed as packing
+from kinprint.errors import CheckpointError
 
 
 def model() -> dict[str, np.ndarray[Any, Any]]:
@@ -54,6 +55,25 @@ def test_names_shapes_and_order_are_those_of_the_unquantised_model() -> None:
             read.read(hidden)
         with pytest.raises(KeyError):
             read.raw(hidden)
+
+
+def test_scales_of_the_inputs_are_multiplied_in() -> None:
+    """modelopt's AWQ divides the columns before it rounds them."""
+    made = packed.nvfp4(3, (4, 48))
+    plain = decoded(MemoryCheckpoint(made.tensors, config={"quantization_config": made.quantization}))
+    scales = np.linspace(0.5, 2.0, 48, dtype=np.float32)
+    tensors = {**made.tensors, "m.pre_quant_scale": scales}
+    read = decoded(MemoryCheckpoint(tensors, config={"quantization_config": made.quantization}))
+    np.testing.assert_array_equal(read.read("m.weight", slice(1, 3)), plain.read("m.weight")[1:3] * scales)
+    assert "m.pre_quant_scale" not in read.tensors
+    assert bytes(read.raw("m.weight")).endswith(scales.tobytes())
+
+
+def test_scales_of_other_inputs_are_a_fault() -> None:
+    made = packed.nvfp4(3, (4, 48))
+    tensors = {**made.tensors, "m.pre_quant_scale": np.ones(47, np.float32)}
+    with pytest.raises(CheckpointError, match="the packed matrix has 48 inputs"):
+        decoded(MemoryCheckpoint(tensors, config={"quantization_config": made.quantization}))
 
 
 def test_the_bytes_of_a_tensor_are_those_of_all_that_it_is_made_of() -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from kinprint.checkpoint.base import Array, Checkpoint, Codec, TensorInfo
 from kinprint.checkpoint.quantised import awq, bnb, compressed, fp4, fp8, gptq, mlx
@@ -27,6 +30,9 @@ OF_ACTIVATIONS = frozenset(
     | {"weight_format", "weight_g_idx", "g_idx", "weight_zero_point", "prob_output_scale"}
 )
 """Last parts of names of scales of activations and caches, and of what describes a packed weight."""
+
+
+INPUT_SCALES = "pre_quant_scale"
 
 
 class DecodedCheckpoint(Checkpoint):
@@ -109,7 +115,7 @@ def decoded(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     stored = Stored(checkpoint)
     settings = read_settings(checkpoint.config, checkpoint.location)
-    groups = [group for scheme in SCHEMES for group in scheme(stored, settings)]
+    groups = [_with_inputs_scaled(stored, group) for scheme in SCHEMES for group in scheme(stored, settings)]
     claimed = {member for group in groups for member in group.members}
     check_rest(stored, claimed, settings)
     if not groups:
@@ -118,6 +124,29 @@ def decoded(checkpoint: Checkpoint) -> Checkpoint:
         name for name, info in checkpoint.tensors.items() if name not in claimed and _of_activations(name, info)
     ]
     return DecodedCheckpoint(checkpoint, groups, left_out)
+
+
+def _with_inputs_scaled(stored: Stored, group: Packed) -> Packed:
+    """Return a group with the vector multiplied in by which its inputs are scaled before the packed matrix.
+
+    AWQ as modelopt writes it: the matrix was divided by the vector before it was rounded, so that their product is the
+    weight. Source: nvidia-modelopt, ``pre_quant_scale`` of a quantizer's buffers.
+
+    Raises:
+        CheckpointError: The vector has not one entry for each input.
+    """
+    name = group.name.removesuffix("weight") + INPUT_SCALES
+    info = stored.first(name)
+    if info is None or not group.name.endswith(".weight") or not info.floating:
+        return group
+    columns = group.shape[-2] if group.transposed else group.shape[-1]
+    if info.shape != (columns,):
+        raise stored.fault(name, f"has shape {list(info.shape)}, the packed matrix has {columns} inputs")
+
+    def decode(first: int, last: int) -> Array:
+        return group.decode(first, last) * stored.array(name).astype(np.float32)
+
+    return replace(group, members=(*group.members, name), decode=decode)
 
 
 def _of_activations(name: str, info: TensorInfo) -> bool:
