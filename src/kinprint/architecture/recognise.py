@@ -383,10 +383,16 @@ def _noted(model: ModelView, rivals: Sequence[str]) -> ModelView:
     if apart:
         notes.append(f"not read because their scales lie apart: {_tensor(len(apart))}, the first {apart[0]}")
     depth = model.geometry.layers or 0
+    absent: dict[tuple[int, ...], list[str]] = {}
     for role in sorted(role for role in model.roles if role.startswith(("norm.", "attn."))):
-        missing = sorted(set(range(depth)) - set(model.layers(role)))
+        missing = tuple(sorted(set(range(depth)) - set(model.layers(role))))
         if model.layers(role) and missing:
-            notes.append(f"{role} is missing in {len(missing)} of {depth} layers, first in layer {missing[0]}")
+            absent.setdefault(missing, []).append(role)
+    for missing, roles in absent.items():
+        verb = "is" if len(roles) == 1 else "are"
+        notes.append(
+            f"{', '.join(roles)} {verb} missing in {len(missing)} of {depth} layers, first in layer {missing[0]}"
+        )
     return replace(model, notes=(*model.notes, *notes))
 
 
