@@ -326,6 +326,15 @@ def test_of_two_stacks_the_smaller_is_a_component() -> None:
     assert model.geometry.layers == 2
 
 
+def test_of_two_names_for_one_role_the_same_has_it_in_every_order() -> None:
+    further = {"net.trunk.final_norm.weight": (8,), "net.trunk.layer_norm.weight": (8,), "net.trunk.ln_f.weight": (8,)}
+    shapes = list((stack() | further).items())
+    for order in (shapes, shapes[::-1]):
+        model = seen(dict(order))
+        assert model.tensor_name("norm.final") == "net.trunk.norm.weight"
+        assert model.unmapped == ()
+
+
 def test_tables_come_before_the_lexicon() -> None:
     names = {family.name for family in families()}
     assert "llama" in names

@@ -486,11 +486,21 @@ def _with_one_vocabulary(rules: list[tuple[_Name, Rule]]) -> list[tuple[_Name, R
     ]
 
 
+def _rank(name: str) -> tuple[int, str]:
+    """Return where a name outside the layers stands among those that the lexicon lists for its role, and itself."""
+    base = name.removesuffix(".weight").removesuffix(".bias")
+    listed = (
+        place for names in lexicon().top.values() for place, end in enumerate(names) if f".{base}".endswith(f".{end}")
+    )
+    return min(listed, default=len(name)), name
+
+
 def _without_doubles(rules: Sequence[tuple[_Name, Rule]]) -> tuple[list[Rule], list[Ignored]]:
     """Return rules that differ: one for all layers where every kind of layer has the same, one for each role outside.
 
-    Outside the layers the first name of a role keeps it. A second output matrix or bias is a copy of the first (models
-    of masked tokens store theirs under two names); anything else is kept under its own name.
+    Outside the layers the name that the lexicon lists first has a role, wherever it stands in the file. A second output
+    matrix or bias is a copy of the first (models of masked tokens store theirs under two names); anything else is kept
+    under its own name.
     """
     by_name: dict[str, dict[Rule, set[int]]] = {}
     for _, rule in rules:
@@ -498,15 +508,19 @@ def _without_doubles(rules: Sequence[tuple[_Name, Rule]]) -> tuple[list[Rule], l
     found: list[Rule] = []
     ignored: list[Ignored] = []
     taken: dict[str, str] = {}
+    outside = [name for name in by_name if "{" not in name]
+    for name in sorted(outside, key=_rank):
+        for rule in by_name[name]:
+            taken.setdefault(rule.parts[0].role, name)
     for name, kinds in by_name.items():
         for rule, layers in kinds.items():
             role = rule.parts[0].role
             if layers or "{" in name:
                 found.append(rule if len(kinds) == 1 else rule.model_copy(update={"layers": tuple(sorted(layers))}))
-            elif (first := taken.setdefault(role, name)) == name:
+            elif taken[role] == name:
                 found.append(rule)
             elif role in ("unembed", "unembed.bias"):
-                ignored.append(Ignored(name=name, reason=f"a copy of {first}"))
+                ignored.append(Ignored(name=name, reason=f"a copy of {taken[role]}"))
             else:
                 other = rule.parts[0].model_copy(update={"role": _other(name.removesuffix(".weight")).role})
                 found.append(rule.model_copy(update={"parts": (other, *rule.parts[1:])}))

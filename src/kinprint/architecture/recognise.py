@@ -58,7 +58,8 @@ def view(checkpoint: Checkpoint, tables: tuple[Family, ...] | None = None) -> Mo
     if tables is not None:
         return _noted(*_tabled(checkpoint, _by_skeleton(checkpoint.tensors), tables))
     trunk, components = split(checkpoint)
-    names = _by_skeleton(trunk)
+    # In the order of the file: where two names may play one role, the first has it.
+    names = _by_skeleton(name for name in checkpoint.tensors if name in trunk)
     found, rivals = _tabled(checkpoint, names, families())
     found = _named_by_lexicon(checkpoint, names) if found.family is UNKNOWN else _completed(found, names)
     if found.family is UNKNOWN:
@@ -169,9 +170,9 @@ def _component(checkpoint: Checkpoint, title: str, names: frozenset[str]) -> Mod
     """Return one component through whatever fits it; the language model's config entries are not its own."""
     part = Selected(checkpoint, names, title=title, config=config_of(checkpoint.config, title))
     try:
-        found, rivals = _tabled(part, _by_skeleton(names), families())
+        found, rivals = _tabled(part, _by_skeleton(part.tensors), families())
         if found.family is UNKNOWN:
-            found = _named_by_lexicon(part, _by_skeleton(names))
+            found = _named_by_lexicon(part, _by_skeleton(part.tensors))
     except CheckpointError as fault:
         return ModelView(part, UNKNOWN, "", Geometry(), {}, notes=(str(fault),))
     return _noted(found, rivals)
