@@ -84,3 +84,46 @@ def test_models_without_a_common_shape_are_not_applicable() -> None:
     found = compared(model(1), other)
     assert found.status == "not_applicable"
     assert "share no shape" in (found.reason or "")
+
+
+# -- what no training made -----------------------------------------------------------------------------------------
+
+
+def with_further(seed: int, further: dict[str, np.ndarray]) -> ModelView:
+    base = model(seed)
+    arrays = {name: base.checkpoint.read(name) for name in base.checkpoint.tensors}
+    return view(MemoryCheckpoint({**arrays, **further}, config={}, name="m"))
+
+
+def decays(seed: int, *, trained: float = 0.0) -> dict[str, np.ndarray]:
+    """The logarithms of 1 to 64 in every row, from which the state-space blocks of all models start."""
+    rng = np.random.default_rng(seed)
+    start = np.tile(np.log(np.arange(1, 65)), (40, 1))
+    return {
+        f"a{at}": (start + trained * rng.standard_normal(start.shape)).astype(np.float32) for at in range(len(SHAPES))
+    }
+
+
+@pytest.mark.parametrize("trained", [0.0, 0.05])
+def test_strangers_that_start_from_the_same_numbers_in_every_row_stay_near_zero(trained: float) -> None:
+    ours, theirs = (with_further(seed, decays(seed, trained=trained)) for seed in (1, 501))
+    assert size(ours, theirs) < 0.1
+
+
+def test_tables_that_both_models_compute_are_left_out_and_counted() -> None:
+    angles = np.outer(np.arange(48), 1.0 / 10.0 ** np.linspace(0, 4, 40))
+    waves = {f"w{at}": np.sin(angles + at).astype(np.float32) for at in range(4)}
+    found = measure(with_further(1, waves), with_further(501, waves))
+    assert found is not None
+    assert found[0] < 0.1
+    assert found[2] == len(waves)
+
+
+def test_a_copy_that_keeps_most_matrices_frozen_is_not_left_out() -> None:
+    base = model(1)
+    arrays = {name: base.checkpoint.read(name).copy() for name in base.checkpoint.tensors}
+    arrays["t0"] += 0.1 * np.random.default_rng(0).standard_normal(arrays["t0"].shape).astype(np.float32)
+    found = measure(view(MemoryCheckpoint(arrays, config={}, name="m")), base)
+    assert found is not None
+    assert found[0] > 0.99
+    assert found[2] == 0

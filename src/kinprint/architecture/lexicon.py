@@ -30,7 +30,6 @@ class Entry(Record):
         without: Names none of which may be there.
         post: Whether norms must stand behind the additions.
         gated: Whether it must have twice the rows that the matrix behind it has columns.
-        bare: Whether the name has no ending.
         roles: Role by name, where the names of one entry differ in it.
         role: The role, or ``parts`` the several; with ``layout``, ``split``, ``stacked``, ``rows`` and ``shards`` as in
             a :class:`Rule`.
@@ -42,7 +41,6 @@ class Entry(Record):
     without: tuple[str, ...] = ()
     post: bool = False
     gated: bool = False
-    bare: bool = False
     roles: dict[str, str] = Field(default_factory=dict)
     role: str = ""
     parts: tuple[dict[str, str], ...] = ()

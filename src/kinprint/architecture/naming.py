@@ -50,7 +50,6 @@ class _Name:
 
     Attributes:
         skeleton: The whole.
-        path: What stands before ``inner``.
         inner: The name inside a layer (or, outside, without the trunk's path candidates), without its ending.
         ending: ``.weight``, ``.bias`` or nothing.
         layered: Whether it stands in a layer.
@@ -61,7 +60,6 @@ class _Name:
     """
 
     skeleton: str
-    path: str
     inner: str
     ending: str
     layered: bool
@@ -83,8 +81,8 @@ def _taken_apart(
         first = at if words[at - 1] in _LAYER_WORDS else at - 1
         inner = words[at + 1 :] if first == at else [words[at - 1], *words[at + 1 :]]
         rest = frozenset(numbers[1:] for _, numbers in members)
-        return _Name(skeleton, ".".join(words[: at - (first != at)]), ".".join(inner), ending, True, shape, rest)
-    return _Name(skeleton, "", ".".join(words), ending, False, shape, frozenset())
+        return _Name(skeleton, ".".join(inner), ending, True, shape, rest)
+    return _Name(skeleton, ".".join(words), ending, False, shape, frozenset())
 
 
 def _spellings(name: _Name) -> Iterator[tuple[str, tuple[int, ...] | None]]:
@@ -283,7 +281,6 @@ def _with(text: str, numbers: tuple[int, ...]) -> str:
 
 def _from_entry(draft: _Draft, name: _Name, spelling: str, numbers: tuple[int, ...] | None) -> Rule | None:
     """Return the rule of the first entry whose conditions hold."""
-    bias = name.ending == ".bias"
     plain = spelling.removesuffix("_bias") if name.ending == "" else spelling
     for entry in lexicon().entry:
         hit = spelling if spelling in entry.names else plain if plain in entry.names else None
@@ -293,9 +290,7 @@ def _from_entry(draft: _Draft, name: _Name, spelling: str, numbers: tuple[int, .
         if role.startswith(OTHER):
             return _plain(name, spelling, numbers, role, "")
         tables = entry.parts or ({"role": role},)
-        vector = (
-            bias or hit != spelling or (entry.bare and spelling.endswith("_bias")) or spelling.endswith("_proj_bias")
-        )
+        vector = name.ending == ".bias" or spelling.endswith("_bias")
         parts = [_part(table, vector) for table in tables]
         if any(part is None for part in parts):
             return None

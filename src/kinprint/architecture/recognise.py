@@ -127,11 +127,14 @@ def _named_by_lexicon(checkpoint: Checkpoint, names: Names) -> ModelView:
 def _from_shapes(checkpoint: Checkpoint, trunk: frozenset[str], unknown: ModelView) -> ModelView:
     """Return a checkpoint with the roles that shapes and repetition propose, or the unknown view."""
     stored = {name: info for name, info in checkpoint.tensors.items() if name in trunk}
-    candidates: list[Checkpoint] = [checkpoint]
-    renamed = inferred_names(_by_skeleton(stored), stored)
-    if renamed is not None and len(stored) == len(checkpoint.tensors):
-        candidates.append(Renamed(checkpoint, renamed))
-    for candidate in candidates:
+
+    def candidates() -> Iterator[Checkpoint]:
+        yield checkpoint
+        renamed = inferred_names(_by_skeleton(stored), stored) if len(stored) == len(checkpoint.tensors) else None
+        if renamed is not None:
+            yield Renamed(checkpoint, renamed)
+
+    for candidate in candidates():
         tensors = stored if candidate is checkpoint else candidate.tensors
         names = _by_skeleton(tensors)
         family = infer(names, tensors, checkpoint.config)
