@@ -7,6 +7,7 @@ The tree, with the exit code that the command line gives each::
     |   +-- MissingExtraError     2   an optional dependency is not installed
     +-- CheckpointError           5   the input cannot be read, or must not be believed
     |   +-- NonFiniteError        -   one tensor holds NaN or Inf; methods catch it and say not_applicable
+    +-- NetworkError              6   a server cannot be reached, or does not send what it promised; try again
     +-- IncomparableError         2   two fingerprints were made with different settings
 
 A message says what is wrong, where, and what to do, in one line. Findings ("these two models have no
@@ -55,6 +56,12 @@ class NonFiniteError(CheckpointError):
 
     def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str]]:
         return type(self), (self.tensor,)
+
+
+class NetworkError(KinprintError):
+    """A server cannot be reached, or does not send what it promised. What was fetched before is kept."""
+
+    exit_code = 6
 
 
 class IncomparableError(UsageError):

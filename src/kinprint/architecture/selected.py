@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from kinprint.checkpoint import Array, Checkpoint
+from kinprint.checkpoint import Array, Checkpoint, Wanted
 
 
 class Selected(Checkpoint):
@@ -23,6 +23,7 @@ class Selected(Checkpoint):
         self.format = whole.format
         self.config = whole.config if config is None else config
         self.notes = ()
+        self.revision, self.file_digests = whole.revision, whole.file_digests
         self.tensors = {name: info for name, info in whole.tensors.items() if name in kept}
         self._whole = whole
 
@@ -30,9 +31,31 @@ class Selected(Checkpoint):
         """Return one tensor, or a range of its first axis; see :meth:`Checkpoint.read`."""
         return self._whole.read(name, rows)
 
+    def read_item(self, name: str, item: int, rows: slice) -> Array:
+        """Return some rows of one item of the first axis; see :meth:`Checkpoint.read_item`."""
+        return self._whole.read_item(name, item, rows)
+
     def raw(self, name: str) -> memoryview:
         """Return the stored bytes of one tensor."""
         return self._whole.raw(name)
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the stored bytes of a range of the first axis."""
+        return self._whole.raw_rows(name, first, last)
+
+    def fetch(self, wanted: Iterable[Wanted]) -> None:
+        """Fetch what reads will need; see :meth:`Checkpoint.fetch`."""
+        self._whole.fetch(wanted)
+
+    @property
+    def bytes_read(self) -> int:
+        """How many different bytes of the whole checkpoint were handed out so far."""
+        return self._whole.bytes_read
+
+    @property
+    def bytes_fetched(self) -> int:
+        """How many bytes of the whole checkpoint came over a network so far."""
+        return self._whole.bytes_fetched
 
     @property
     def vocabulary(self) -> tuple[str, ...] | None:
@@ -50,6 +73,7 @@ class Renamed(Checkpoint):
         self.format = whole.format
         self.config = whole.config
         self.notes = whole.notes
+        self.revision, self.file_digests = whole.revision, whole.file_digests
         self.tensors = {new: replace(whole.tensors[old], name=new) for old, new in names.items()}
         self._whole = whole
         self._stored = {new: old for old, new in names.items()}
@@ -58,9 +82,31 @@ class Renamed(Checkpoint):
         """Return one tensor, or a range of its first axis; see :meth:`Checkpoint.read`."""
         return self._whole.read(self._stored[name], rows)
 
+    def read_item(self, name: str, item: int, rows: slice) -> Array:
+        """Return some rows of one item of the first axis; see :meth:`Checkpoint.read_item`."""
+        return self._whole.read_item(self._stored[name], item, rows)
+
     def raw(self, name: str) -> memoryview:
         """Return the stored bytes of one tensor."""
         return self._whole.raw(self._stored[name])
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the stored bytes of a range of the first axis."""
+        return self._whole.raw_rows(self._stored[name], first, last)
+
+    def fetch(self, wanted: Iterable[Wanted]) -> None:
+        """Fetch what reads will need; see :meth:`Checkpoint.fetch`."""
+        self._whole.fetch(((self._stored[name], rows) for name, rows in wanted))
+
+    @property
+    def bytes_read(self) -> int:
+        """How many different bytes of the whole checkpoint were handed out so far."""
+        return self._whole.bytes_read
+
+    @property
+    def bytes_fetched(self) -> int:
+        """How many bytes of the whole checkpoint came over a network so far."""
+        return self._whole.bytes_fetched
 
     @property
     def vocabulary(self) -> tuple[str, ...] | None:

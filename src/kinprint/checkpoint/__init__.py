@@ -3,7 +3,7 @@
 In the core this is the only place that opens model files.
 """
 
-from kinprint.checkpoint.base import Array, Checkpoint, Codec, TensorInfo
+from kinprint.checkpoint.base import Array, Checkpoint, Codec, TensorInfo, Wanted
 from kinprint.checkpoint.local import LocalFile
 from kinprint.checkpoint.memory import MemoryCheckpoint
 from kinprint.checkpoint.open import open_checkpoint
@@ -18,6 +18,7 @@ __all__ = [
     "MemoryCheckpoint",
     "SafetensorsFile",
     "TensorInfo",
+    "Wanted",
     "open_checkpoint",
     "write_safetensors",
 ]

@@ -13,33 +13,34 @@ Source: peft 0.21, tuners/{lora,ia3,trainable_tokens}; Hu et al. 2021 (arXiv:210
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kinprint.checkpoint.adapter_changes import Change, Read, Replaced
 from kinprint.checkpoint.adapter_config import parse
 from kinprint.checkpoint.adapter_names import INPUTS, last
 from kinprint.checkpoint.adapter_plan import Plan, plan
-from kinprint.checkpoint.base import Array, Checkpoint, TensorInfo
+from kinprint.checkpoint.base import Array, Checkpoint, TensorInfo, Wanted
 from kinprint.checkpoint.faults import fault, shown
 from kinprint.checkpoint.folder import ADAPTER_CONFIG, ADAPTER_FILES, adapter_set
 from kinprint.checkpoint.formats import open_part
 from kinprint.checkpoint.jsonfile import read_object
 from kinprint.checkpoint.parts import Part
+from kinprint.checkpoint.places import Place
+from kinprint.checkpoint.source import fetch_together
 from kinprint.checkpoint.vocabulary import folder_vocabulary
 
 CONFIG_BYTES = 16_000_000
 """Longest ``adapter_config.json`` that is read."""
 
 
-def merged(base: Checkpoint, adapter_folder: Path) -> Checkpoint:
+def merged(base: Checkpoint, place: Place) -> Checkpoint:
     """Return a base with an adapter added to it.
 
     Args:
         base: The model that the adapter was trained on, or another one that has the same names and shapes; it may
             itself be merged. Only its ``read`` is used, so that it may be quantised.
-        adapter_folder: Folder with ``adapter_config.json`` and ``adapter_model.safetensors`` or ``.bin``; or that file.
+        place: Folder with ``adapter_config.json`` and ``adapter_model.safetensors`` or ``.bin``; or that file.
 
     Returns:
         The lazy sum. Changed tensors are float32 (those that are replaced, of the adapter's dtype), all others the
@@ -49,39 +50,39 @@ def merged(base: Checkpoint, adapter_folder: Path) -> Checkpoint:
         CheckpointError: This is no adapter, its method is not applied here, it cannot be believed, or it does not fit
             the base: a tensor of it has no place there, or another shape.
     """
-    folder = adapter_folder.parent if adapter_folder.name in ADAPTER_FILES else adapter_folder
-    chosen = adapter_set(folder)
+    files = place.files
+    chosen = adapter_set(files) if place.file is None or place.file in ADAPTER_FILES else None
     if chosen is None:
         raise fault(
-            str(adapter_folder),
+            place.location,
             "is no adapter folder",
             f"a + joins a model and a folder with {ADAPTER_CONFIG} and tensors",
         )
     if "peft_type" in base.config:
         raise fault(base.location, "is an adapter itself", "put the model before it: MODEL+ADAPTER+ADAPTER")
-    config = read_object(folder / ADAPTER_CONFIG, max_bytes=CONFIG_BYTES)
-    settings = parse(config, str(folder / ADAPTER_CONFIG))
-    part = open_part(folder / chosen.files[0])
+    config = read_object(files.source(ADAPTER_CONFIG), max_bytes=CONFIG_BYTES)
+    settings = parse(config, files.where(ADAPTER_CONFIG))
+    part = open_part(files, chosen.files[0])
     named = config.get("base_model_name_or_path")
     lead = f" (its config names {shown(named)})" if isinstance(named, str) and named else ""
-    return _Merged(base, part, adapter_folder, plan(base, part, settings, lead), settings.kind, lead)
+    return _Merged(base, part, place, plan(base, part, settings, lead), settings.kind, lead)
 
 
 class _Merged(Checkpoint):
     """A base and what an adapter does to its tensors."""
 
-    def __init__(self, base: Checkpoint, part: Part, folder: Path, made: Plan, kind: str, lead: str) -> None:
+    def __init__(self, base: Checkpoint, part: Part, place: Place, made: Plan, kind: str, lead: str) -> None:
         self._base = base
         self._part = part
-        self._folder = folder
+        self._place = place
         self._changes = made.changes
         self._same_as = made.same_as
-        self.name = f"{base.name}+{folder.resolve().name}"
-        self.location = f"{base.location}+{folder}"
+        self.name = f"{base.name}+{place.name}"
+        self.location = f"{base.location}+{place.location}"
         self.format = base.format
         self.config: Mapping[str, Any] = {**base.config, **({"tie_word_embeddings": False} if made.untied else {})}
         count = f"{len(made.changes)} tensors of the model were changed by its {len(part.tensors)}"
-        self.notes = (*base.notes, *part.notes, f"adapter {folder.resolve().name} ({kind}): {count}{lead}", *made.notes)
+        self.notes = (*base.notes, *part.notes, f"adapter {place.name} ({kind}): {count}{lead}", *made.notes)
         self.tensors = {name: self._info(name) for name in (*base.tensors, *made.new)}
         self._resized = any(
             name in base.tensors and self.tensors[name].shape != base.tensors[name].shape and _embeds(name)
@@ -119,13 +120,36 @@ class _Merged(Checkpoint):
     @property
     def vocabulary(self) -> tuple[str, ...] | None:
         """Token strings of the base, or of the adapter's folder where it brings embeddings of another length."""
-        ours = folder_vocabulary(self._folder) if self._resized and self._folder.is_dir() else None
+        ours = folder_vocabulary(self._place.files) if self._resized and self._place.file is None else None
         return ours or self._base.vocabulary
+
+    def fetch(self, wanted: Iterable[Wanted]) -> None:
+        """Fetch the base's rows and all of the adapter's tensors that change them; see :meth:`Checkpoint.fetch`."""
+        of_base: list[Wanted] = []
+        of_part: dict[str, None] = {}
+        for name, rows in wanted:
+            changes = self._changes.get(name, ())
+            stored = name if changes else self._same_as.get(name, name)
+            if stored in self._base.tensors:
+                of_base.append((stored, rows))
+            of_part |= dict.fromkeys(source for change in changes for source in change.sources)
+        self._base.fetch(of_base)
+        fetch_together(span for source in of_part for span in self._part.spans(source, None))
+
+    @property
+    def bytes_read(self) -> int:
+        """How many different bytes of both were handed out so far."""
+        return self._base.bytes_read + self._place.files.bytes_read
+
+    @property
+    def bytes_fetched(self) -> int:
+        """How many bytes of both came over a network so far."""
+        return self._base.bytes_fetched + self._place.files.bytes_fetched
 
     def close(self) -> None:
         """Release the files of both. Arrays already handed out stay valid."""
         self._base.close()
-        self._part.source.close()
+        self._place.files.close()
 
     def _after(self, name: str, changes: tuple[Change, ...]) -> Read:
         """Return what reads a tensor after all its changes."""

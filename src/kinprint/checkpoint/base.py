@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,9 @@ import numpy as np
 from kinprint import canonical
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+Wanted = tuple[str, slice | None]
+"""A tensor and the rows of it that will be read, all of them for None."""
 
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 """Dtypes (safetensors' spelling) whose stored values are the parameters themselves."""
@@ -67,12 +71,23 @@ class TensorInfo:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=object)) if self.shape else 1
+        return math.prod(self.shape)
 
     @property
     def floating(self) -> bool:
         """Whether the tensor holds parameters, as opposed to indices, masks and packed integers."""
         return self.dtype in FLOAT_DTYPES or ":" in self.dtype
+
+
+def sliced(data: memoryview, info: TensorInfo, first: int, last: int) -> memoryview:
+    """Return the bytes of some rows of a tensor that lies in C order.
+
+    Example:
+        >>> bytes(sliced(memoryview(b"aabbcc"), TensorInfo("w", "U8", (3, 2), 6, "f"), 1, 3))
+        b'bbcc'
+    """
+    row_bytes = len(data) // max(info.shape[0], 1)
+    return data[first * row_bytes : last * row_bytes]
 
 
 class Checkpoint(ABC):
@@ -85,6 +100,8 @@ class Checkpoint(ABC):
         config: The parsed ``config.json`` (GGUF: its key-value pairs under GGUF's names); empty if there is none.
         notes: What a reader must know about how it was opened, such as which of two sets was chosen.
         tensors: Header of every tensor, by name, in file order.
+        revision: Commit that it was read at, where it lies in a repository of the Hub.
+        file_digests: SHA-256 of each file of weights as the Hub lists it, which takes no reading; None elsewhere.
     """
 
     name: str
@@ -93,6 +110,8 @@ class Checkpoint(ABC):
     config: Mapping[str, Any]
     notes: tuple[str, ...]
     tensors: Mapping[str, TensorInfo]
+    revision: str | None = None
+    file_digests: Mapping[str, str] | None = None
 
     @abstractmethod
     def read(self, name: str, rows: slice | None = None) -> Array:
@@ -104,11 +123,47 @@ class Checkpoint(ABC):
         Raises:
             KeyError: No tensor of that name.
             CheckpointError: The bytes cannot be read.
+            NetworkError: They could not be fetched.
         """
 
     @abstractmethod
     def raw(self, name: str) -> memoryview:
         """Return the stored bytes of one tensor, undecoded, for digests."""
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the stored bytes of a range of the first axis; only they are read where the format allows it."""
+        return sliced(self.raw(name), self.tensors[name], first, last)
+
+    def read_item(self, name: str, item: int, rows: slice) -> Array:
+        """Return some rows of one item of the first axis: of a stacked tensor ``[items, rows, ...]``, ``[rows, ...]``.
+
+        Only they are read where the format allows it; see :meth:`read`.
+        """
+        return self.read(name, slice(item, item + 1))[0][rows]
+
+    def fetch(self, wanted: Iterable[Wanted]) -> None:  # noqa: B027 - memory has nothing to fetch
+        """Bring together what later reads will need: in few requests, many at a time. Nothing where all is at hand.
+
+        Any thread may call it, also while another one reads.
+
+        Args:
+            wanted: Tensors, each with its rows or None for all.
+
+        Raises:
+            KeyError: No tensor of that name.
+            CheckpointError: The bytes cannot be read.
+            NetworkError: They could not be fetched; those that were are kept.
+        """
+
+    @property
+    def bytes_read(self) -> int:
+        """How many different bytes of files were handed out so far, headers included."""
+        return 0
+
+    @property
+    def bytes_fetched(self) -> int:
+        """How many bytes came over a network so far."""
+        return 0
 
     @property
     @abstractmethod

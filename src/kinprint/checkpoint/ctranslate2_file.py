@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -24,9 +23,10 @@ import numpy as np
 from kinprint.checkpoint import dtypes
 from kinprint.checkpoint.base import Array, Codec, TensorInfo
 from kinprint.checkpoint.faults import FETCH_AGAIN, checked_name, checked_shape, fault, shown
+from kinprint.checkpoint.intervals import Range
 from kinprint.checkpoint.jsonfile import read_bytes
-from kinprint.checkpoint.local import ByteSource
-from kinprint.checkpoint.parts import Part, take
+from kinprint.checkpoint.parts import Part, enclosing, take
+from kinprint.checkpoint.source import ByteSource, Files
 from kinprint.checkpoint.vocabulary import TOKENIZER_BYTES
 
 VERSIONS = (4, 5, 6)
@@ -90,7 +90,11 @@ class Ctranslate2File(Part):
     def read(self, name: str, rows: slice | None) -> Array:
         """View a plain variable, or decode the rows of an integer one that are asked for."""
         stored, scale = self._held[name]
-        values = take(self._values(stored, name), rows)
+        first, last, step = enclosing(rows, stored.shape[0])
+        start, end = _span(stored, rows)
+        data = self.source.view(start, end - start)
+        shape = (last - first, *stored.shape[1:])
+        values = dtypes.array(data, stored.dtype, shape, self.source.where, name)[::step]
         if scale is None:
             return values
         factors = self._values(scale, name).astype(np.float32)
@@ -109,6 +113,18 @@ class Ctranslate2File(Part):
         if scale is None:
             return data
         return memoryview(bytes(data) + bytes(self.source.view(scale.start, scale.nbytes)))
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the bytes of some rows of the variable, without scales."""
+        start, end = _span(self._held[name][0], slice(first, last))
+        return self.source.view(start, end - start)
+
+    def spans(self, name: str, rows: slice | None) -> Iterator[tuple[ByteSource, Range]]:
+        """Yield the range that holds the rows, and all scales."""
+        stored, scale = self._held[name]
+        yield self.source, _span(stored, rows)
+        if scale is not None:
+            yield self.source, _span(scale, None)
 
     def _values(self, variable: _Variable, name: str) -> Array:
         """View the stored numbers."""
@@ -149,24 +165,33 @@ def looks_like_it(head: bytes) -> bool:
     return 1 <= int.from_bytes(head[:4], "little") < 256 and _SPEC.fullmatch(name) is not None
 
 
-def ctranslate2_vocabulary(folder: Path) -> tuple[str, ...] | None:
+def _span(variable: _Variable, rows: slice | None) -> Range:
+    """Return where a variable, or the smallest range that holds some rows of it, lies in the file."""
+    if rows is None:
+        return variable.start, variable.start + variable.nbytes
+    first, last, _ = enclosing(rows, variable.shape[0])
+    row_bytes = variable.nbytes // max(variable.shape[0], 1)
+    return variable.start + first * row_bytes, variable.start + last * row_bytes
+
+
+def ctranslate2_vocabulary(files: Files) -> tuple[str, ...] | None:
     """Return the tokens by id from the list that lies beside a ``model.bin``; None where there is none.
 
     Raises:
         CheckpointError: It is no JSON list of texts.
     """
     for name in ("vocabulary.json", "shared_vocabulary.json"):
-        path = folder / name
-        if not path.exists():
+        if not files.has(name):
             continue
+        where = files.where(name)
         try:
-            tokens: object = json.loads(read_bytes(path, max_bytes=TOKENIZER_BYTES))
+            tokens: object = json.loads(read_bytes(files.source(name), max_bytes=TOKENIZER_BYTES))
         except (ValueError, RecursionError) as error:
-            raise fault(str(path), "holds malformed JSON", FETCH_AGAIN) from error
+            raise fault(where, "holds malformed JSON", FETCH_AGAIN) from error
         entries = cast("list[object]", tokens) if isinstance(tokens, list) else [None]
         texts = [entry.encode("utf-8", "backslashreplace").decode() for entry in entries if isinstance(entry, str)]
         if len(texts) != len(entries):
-            raise fault(str(path), "is no list of tokens", FETCH_AGAIN)
+            raise fault(where, "is no list of tokens", FETCH_AGAIN)
         return tuple(texts)
     return None
 
@@ -240,5 +265,5 @@ class _Cursor:
 
     def skip(self, length: int) -> None:
         """Step over bytes that must be there."""
-        self._source.view(self.position, length)
+        self._source.check(self.position, length)
         self.position += length

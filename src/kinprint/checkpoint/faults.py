@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeGuard, cast
 
-from kinprint.errors import CheckpointError
+from kinprint.errors import CheckpointError, NetworkError
 
 FETCH_AGAIN = "fetch the file again"
 """What to do about a file that was cut off or changed on the way."""
+
+TRY_AGAIN = "try again: what was fetched so far is kept"
+"""What to do about a transfer that failed."""
 
 SHOWN_CHARS = 80
 """Longest piece of a hostile name that a message repeats."""
@@ -30,8 +33,17 @@ def fault(where: str, what: str, advice: str) -> CheckpointError:
         >>> str(fault("a.gguf", "is empty", "fetch the file again"))
         'a.gguf: is empty; fetch the file again'
     """
-    text = f"{where}: {what}; {advice}"
-    return CheckpointError("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+    return CheckpointError(_line(where, what, advice))
+
+
+def network_fault(where: str, what: str, advice: str = TRY_AGAIN) -> NetworkError:
+    """Return the error for bytes that did not come, in one line as :func:`fault` makes it."""
+    return NetworkError(_line(where, what, advice))
+
+
+def _line(where: str, what: str, advice: str) -> str:
+    """Join what a message says, with line breaks and control characters escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{where}: {what}; {advice}")
 
 
 def shown(value: object) -> str:
@@ -77,6 +89,9 @@ def checked_shape(values: object, where: str, name: str) -> tuple[int, ...]:
     Raises:
         CheckpointError: Not a list of integers of at least 0, or more than numpy could ever address.
     """
+    listed = cast("list[object]", values) if isinstance(values, list) else []
+    if 0 < len(listed) <= 4 and all(type(axis) is int and 0 <= axis < 1 << 15 for axis in listed):
+        return cast("tuple[int, ...]", tuple(listed))  # nearly all that there are
     shape: list[int] = []
     elements = 1
     lengths = cast("Sequence[object]", values) if isinstance(values, list | tuple) else (None,)

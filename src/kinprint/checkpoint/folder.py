@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from kinprint.checkpoint.ctranslate2_file import HEAD_BYTES, looks_like_it
 from kinprint.checkpoint.faults import fault, shown
 from kinprint.checkpoint.jsonfile import read_object
-from kinprint.checkpoint.local import HEADER_BYTES, LocalFile, foreign
+from kinprint.checkpoint.local import HEADER_BYTES, foreign
 from kinprint.checkpoint.parts import Part
+from kinprint.checkpoint.source import ByteSource, Files
 from kinprint.errors import CheckpointError
 
 INDEX_SUFFIX = ".index.json"
@@ -36,6 +36,9 @@ _NOT_THE_MODEL = re.compile(
     r".*|.*tokenizer.*|.*lora_weights.*",
     re.IGNORECASE,
 )
+MOST_NUMBERED = 1000
+"""Longest series of numbered files that is looked for where nothing lists them."""
+
 _STANDARD = ("model", "pytorch_model", "flax_model")
 READS = (
     "kinprint reads safetensors, files of torch.save (.bin, .pt, .pth), GGUF, CTranslate2's model.bin, "
@@ -56,6 +59,7 @@ class ModelSet:
         files: Names of the files that are there, in order.
         index: Name of the index, if there is one.
         missing: Names that the numbering implies and that are not there.
+        weight_map: What the index says; None for one that is broken, which is an error only once it is chosen.
     """
 
     title: str
@@ -63,28 +67,25 @@ class ModelSet:
     files: tuple[str, ...]
     index: str | None = None
     missing: tuple[str, ...] = ()
+    weight_map: Mapping[str, str] | None = None
 
 
-def model_sets(folder: Path) -> list[ModelSet]:
+def model_sets(files: Files) -> list[ModelSet]:
     """Return every set of model files in a folder, best first.
 
     Raises:
         CheckpointError: The folder cannot be listed.
     """
-    try:
-        names = sorted(entry.name for entry in folder.iterdir() if not entry.is_dir())
-    except OSError as error:
-        raise fault(
-            str(folder), f"cannot be listed ({error.strerror})", "check the path and its permissions"
-        ) from error
+    names = files.names()
     found: list[ModelSet] = []
     covered: set[str] = set()
     for name in names:
         stem = name.removesuffix(INDEX_SUFFIX)
         if stem != name and _extension(stem) in _EXTENSIONS and not _NOT_THE_MODEL.fullmatch(stem):
-            listed = _files_listed(folder / name)
+            weight_map = _index_or_none(files.source(name))
+            listed = tuple(dict.fromkeys((weight_map or {}).values()))
             covered |= set(listed)
-            found.append(ModelSet(name, _rank(stem, "index"), listed, index=name))
+            found.append(ModelSet(name, _rank(stem, "index"), listed, index=name, weight_map=weight_map))
     numbered: dict[tuple[str, int, str], dict[int, str]] = {}
     for name in names:
         if name in covered or _extension(name) not in _EXTENSIONS or _NOT_THE_MODEL.fullmatch(name):
@@ -92,31 +93,31 @@ def model_sets(folder: Path) -> list[ModelSet]:
         match = _NUMBERED.fullmatch(name)
         if match is None:
             rank = _rank(name, "single")
-            found.append(ModelSet(name, (_CTRANSLATE2, *rank[1:]) if _is_ctranslate2(folder / name) else rank, (name,)))
+            found.append(ModelSet(name, (_CTRANSLATE2, *rank[1:]) if _is_ctranslate2(files, name) else rank, (name,)))
         else:
             group = (match["prefix"], int(match["total"]), match["extension"])
             numbered.setdefault(group, {})[int(match["number"])] = name
-    found.extend(_numbered_set(*group, files) for group, files in numbered.items())
+    found.extend(_numbered_set(*group, members) for group, members in numbered.items())
     return sorted(found, key=lambda candidate: (candidate.rank, candidate.title))
 
 
-def choose(folder: Path) -> tuple[ModelSet, tuple[str, ...]]:
+def choose(files: Files) -> tuple[ModelSet, tuple[str, ...]]:
     """Return the set to read and, if there were others, the note that says so.
 
     Raises:
         CheckpointError: There is none, two are equally good, or the best one is not complete.
     """
-    sets = model_sets(folder)
+    sets = model_sets(files)
     if not sets:
-        adapter = adapter_set(folder)
+        adapter = adapter_set(files)
         if adapter is not None:
             return adapter, ()
-        raise fault(str(folder), _why_none(folder), f"{READS}: give the folder that holds them")
+        raise fault(files.location, _why_none(files), f"{READS}: give the folder that holds them")
     best, others = sets[0], sets[1:]
     equal = [candidate.title for candidate in sets if candidate.rank == best.rank]
     if len(equal) > 1:
         raise fault(
-            str(folder),
+            files.location,
             f"holds several models ({', '.join(equal[:5])}) and no index that joins them",
             "name one of them",
         )
@@ -124,23 +125,22 @@ def choose(folder: Path) -> tuple[ModelSet, tuple[str, ...]]:
     return best, (note,) if others else ()
 
 
-def adapter_set(folder: Path) -> ModelSet | None:
+def adapter_set(files: Files) -> ModelSet | None:
     """Return the adapter that a folder holds, if it holds its tensors and its config."""
-    if not (folder / ADAPTER_CONFIG).exists():
+    if not files.has(ADAPTER_CONFIG):
         return None
-    files = [name for name in ADAPTER_FILES if (folder / name).exists()]
-    return ModelSet(files[0], (0, 0, 0), (files[0],)) if files else None
+    found = [name for name in ADAPTER_FILES if files.has(name)]
+    return ModelSet(found[0], (0, 0, 0), (found[0],)) if found else None
 
 
-def set_of_file(path: Path) -> tuple[ModelSet, bool]:
+def set_of_file(files: Files, name: str) -> tuple[ModelSet, bool]:
     """Return the set that a named file stands for, and whether it is a model of its folder on its own.
 
     An index stands for its shards, and the first file of a split GGUF for all of them. Any other file stands for
     itself.
     """
-    name = path.name
     try:
-        sets = model_sets(path.parent)
+        sets = model_sets(files)
     except CheckpointError:
         sets = []  # a folder that may be entered but not listed
     whole = [candidate for candidate in sets if candidate.index == name or candidate.files[:1] == (name,)]
@@ -152,23 +152,25 @@ def set_of_file(path: Path) -> tuple[ModelSet, bool]:
     return single, False
 
 
-def read_index(path: Path) -> dict[str, str]:
+def read_index(source: ByteSource) -> dict[str, str]:
     """Return an index's map from tensor to file.
 
     Raises:
         CheckpointError: It is malformed, or a file name in it leads out of the folder.
     """
-    weight_map = read_object(path, max_bytes=HEADER_BYTES, unique=True).get("weight_map")
+    weight_map = read_object(source, max_bytes=HEADER_BYTES, unique=True).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise fault(str(path), "has no weight_map", "fetch the index again")
+        raise fault(source.where, "has no weight_map", "fetch the index again")
     entries = cast("dict[str, Any]", weight_map)
+    checked: set[str] = set()  # few files hold many tensors
     for tensor, file in entries.items():
-        if not isinstance(file, str) or not plain_name(file):
+        if not isinstance(file, str) or (file not in checked and not plain_name(file)):
             raise fault(
-                str(path),
+                source.where,
                 f"places tensor {shown(tensor)} in {shown(file)}, which is no name of a file beside it",
                 "do not trust this folder: fetch the model from its publisher",
             )
+        checked.add(file)
     return entries
 
 
@@ -200,6 +202,20 @@ def plain_name(file: str) -> bool:
     return file.isprintable() and file not in {"", ".", ".."} and not set(file) & set('/\\:*?"<>|')
 
 
+def numbered(name: str) -> list[str]:
+    """Return the names of the series that a numbered file belongs to; none for another name, or an absurd series.
+
+    Example:
+        >>> numbered("m-00001-of-00002.gguf"), numbered("model.gguf")
+        (['m-00001-of-00002.gguf', 'm-00002-of-00002.gguf'], [])
+    """
+    match = _NUMBERED.fullmatch(name)
+    if match is None or int(match["total"]) > MOST_NUMBERED:
+        return []
+    start, end, width = match.start("number"), match.end("number"), len(match["number"])
+    return [f"{name[:start]}{number:0{width}d}{name[end:]}" for number in range(1, int(match["total"]) + 1)]
+
+
 def _extension(name: str) -> str:
     """Return what follows the last dot."""
     return name.rpartition(".")[2]
@@ -215,12 +231,12 @@ def _rank(name: str, kind: str) -> tuple[int, int, int]:
     return _EXTENSIONS[extension] + consolidated, 0 if standard else 1, order.index(kind)
 
 
-def _is_ctranslate2(path: Path) -> bool:
+def _is_ctranslate2(files: Files, name: str) -> bool:
     """Tell whether a ``model.bin`` is CTranslate2's, which a name cannot: old torch files have it too."""
-    if path.name != "model.bin":
+    if name != "model.bin":
         return False
     try:
-        source = LocalFile(path)
+        source = files.source(name)
         return looks_like_it(bytes(source.view(0, min(source.size, HEAD_BYTES))))
     except CheckpointError:
         return False  # said once the file is chosen
@@ -237,22 +253,22 @@ def _numbered_set(prefix: str, total: int, extension: str, files: Mapping[int, s
     )
 
 
-def _files_listed(index: Path) -> tuple[str, ...]:
-    """Return the files that an index names; none if it is broken, which is an error only once it is chosen."""
+def _index_or_none(source: ByteSource) -> dict[str, str] | None:
+    """Return what an index says; None if it is broken, which is an error only once it is chosen."""
     try:
-        return tuple(dict.fromkeys(read_index(index).values()))
+        return read_index(source)
     except CheckpointError:
-        return ()
+        return None
 
 
-def _why_none(folder: Path) -> str:
+def _why_none(files: Files) -> str:
     """Say what a folder without a model holds."""
-    names = [entry.name for entry in folder.iterdir()]
+    names = files.names(folders=True)
     if not names:
         return "is an empty folder"
     if any(name.startswith("adapter_model.") for name in names):
         return f"holds an adapter without its {ADAPTER_CONFIG}, and not the model that it changes"
-    for name in sorted(names):
+    for name in names:
         known = foreign(name)
         if known is not None:
             return f"holds no model file that is read ({name} {known[0]}; to convert: {known[1]})"

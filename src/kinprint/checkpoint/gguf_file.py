@@ -10,7 +10,7 @@ Source: llama.cpp, conversion/*.py, ``LlamaModel.permute`` and the classes that 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,9 +19,10 @@ from kinprint.checkpoint import dtypes
 from kinprint.checkpoint.base import BLOCK_BYTES, Array, TensorInfo
 from kinprint.checkpoint.faults import FETCH_AGAIN, fault, natural, shown
 from kinprint.checkpoint.gguf_header import GgufTensor, read_header, read_tokens
-from kinprint.checkpoint.local import ByteSource
-from kinprint.checkpoint.parts import Part, take
+from kinprint.checkpoint.intervals import Range
+from kinprint.checkpoint.parts import Part, enclosing, take
 from kinprint.checkpoint.quantised.gguf_codecs import gguf_codec
+from kinprint.checkpoint.source import ByteSource
 from kinprint.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class GgufFile(Part):
             CheckpointError: The header cannot be believed, or its settings contradict the shapes.
         """
         self.source = source
+        source.hold_back(False)  # one long header, read from end to end
         header = read_header(source)
         self.settings: Mapping[str, Any] = header.settings
         self._tokens_at = header.tokens_at
@@ -98,32 +100,62 @@ class GgufFile(Part):
     def read(self, name: str, rows: slice | None) -> Array:
         """View a plain tensor, or decode the blocks of the rows that are asked for."""
         info = self.tensors[name]
+        if not info.shape:
+            return take(self._stored(info, 0, 1).reshape(()), rows)
+        first, last, step = enclosing(rows, info.shape[0])
         heads = self._heads.get(name)
-        if heads is not None:
-            # Rows move inside heads, so a range of rows needs whole heads; q and k are small next to the rest.
-            return take(_unpermute(self._stored(info, None), heads), rows)
-        return self._stored(info, rows)
+        if heads is None:
+            return self._stored(info, first, last)[::step]
+        start, end, count = _whole_heads(first, last, info.shape[0], heads)
+        return _unpermute(self._stored(info, start, end), count)[first - start : last - start][::step]
 
     def raw(self, name: str) -> memoryview:
         """Return the tensor's bytes in the map, as they are stored."""
         return self.source.view(self._start[name], self.tensors[name].nbytes)
 
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the bytes of some rows in the map, in the order of the file."""
+        start, end = self._span(name, first, last)
+        return self.source.view(start, end - start)
+
+    def spans(self, name: str, rows: slice | None) -> Iterator[tuple[ByteSource, Range]]:
+        """Yield the one range that holds the rows, or the heads that they lie in."""
+        info = self.tensors[name]
+        if not info.shape:
+            yield self.source, self._span(name, 0, 1)
+            return
+        first, last, _ = enclosing(rows, info.shape[0])
+        if name in self._heads:
+            first, last, _ = _whole_heads(first, last, info.shape[0], self._heads[name])
+        yield self.source, self._span(name, first, last)
+
+    def _span(self, name: str, first: int, last: int) -> Range:
+        """Return where some rows lie in the file."""
+        info = self.tensors[name]
+        if len(info.shape) == 1 and info.dtype.startswith("GGUF:"):
+            return self._start[name], self._start[name] + info.nbytes  # blocks run along the only axis
+        row_bytes = info.nbytes // max(info.shape[0], 1) if info.shape else info.nbytes
+        return self._start[name] + first * row_bytes, self._start[name] + last * row_bytes
+
     def tokens(self) -> tuple[str, ...] | None:
         """Return the token strings by id; None if the file has none."""
         return None if self._tokens_at is None else read_tokens(self.source, self._tokens_at)
 
-    def _stored(self, info: TensorInfo, rows: slice | None) -> Array:
-        """Return a tensor, or rows of it, in the order of the file."""
+    def _stored(self, info: TensorInfo, first: int, last: int) -> Array:
+        """Return rows of a tensor in the order of the file."""
+        shape = (last - first, *info.shape[1:])
+        data = self.raw_rows(info.name, first, last)
         if not info.dtype.startswith("GGUF:"):
-            return take(dtypes.array(self.raw(info.name), info.dtype, info.shape, self.source.where, info.name), rows)
+            return dtypes.array(data, info.dtype, shape, self.source.where, info.name)
         kind = _quantisation(self._type[info.name])
         if kind is None:
             raise _undecodable(self.source.where, info.dtype.removeprefix("GGUF:"))
         block, block_bytes = _block(kind)
-        blocks = np.ndarray(
-            (*info.shape[:-1], info.shape[-1] // block * block_bytes), np.uint8, buffer=self.raw(info.name)
-        )
-        return _decode(take(blocks, rows), info.shape[-1], kind, self.source.where)
+        if len(shape) == 1:
+            whole: Array = np.ndarray((1, info.shape[0] // block * block_bytes), np.uint8, buffer=data)
+            return _decode(whole, info.shape[0], kind, self.source.where).reshape(-1)[first:last]
+        blocks: Array = np.ndarray((*shape[:-1], shape[-1] // block * block_bytes), np.uint8, buffer=data)
+        return _decode(blocks, shape[-1], kind, self.source.where)
 
 
 def _checked_spans(tensors: Sequence[GgufTensor], data_bytes: int, where: str) -> list[tuple[GgufTensor, int]]:
@@ -268,9 +300,16 @@ def _permuted_heads(
     return found, None
 
 
+def _whole_heads(first: int, last: int, rows: int, heads: int) -> tuple[int, int, int]:
+    """Return the rows of the heads that a range of rows touches, and how many heads: rows move inside heads."""
+    length = rows // heads
+    start, end = first // length, -(-last // length)
+    return start * length, end * length, end - start
+
+
 def _unpermute(stored: Array, heads: int) -> Array:
     """Put rows [heads, half, 2] back to [heads, 2, half], the order of the model that was converted."""
-    half = stored.shape[0] // heads // 2
+    half = stored.shape[0] // max(heads, 1) // 2
     values = stored.reshape(heads, half, 2, *stored.shape[1:]).swapaxes(1, 2).reshape(stored.shape)
     values.flags.writeable = False
     return values

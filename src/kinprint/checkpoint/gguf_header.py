@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kinprint.checkpoint.faults import FETCH_AGAIN, checked_name, checked_shape, fault, shown
-from kinprint.checkpoint.local import HEADER_BYTES, ByteSource
+from kinprint.checkpoint.local import HEADER_BYTES
+from kinprint.checkpoint.source import ByteSource
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -31,6 +32,9 @@ KEPT_ITEMS = 1024
 
 KEPT_BYTES = 1 << 20
 """Longest string that is kept as a setting; chat templates have some ten thousand bytes."""
+
+WINDOW_BYTES = 1 << 16
+"""Bytes by which the part of the header that is looked at grows."""
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING = 8
@@ -129,13 +133,21 @@ class _Cursor:
 
     def __init__(self, source: ByteSource) -> None:
         self.where = source.where
-        self.data = source.view(0, min(source.size, HEADER_BYTES))
+        self._source = source
+        self._end = min(source.size, HEADER_BYTES)
+        self.data = memoryview(b"")
         self.position = 0
 
     @property
     def left(self) -> int:
         """Bytes that remain."""
-        return len(self.data) - self.position
+        return self._end - self.position
+
+    def look(self, position: int) -> None:
+        """Have ``data`` reach up to a position, and a little further."""
+        if position > len(self.data):
+            end = min(position + WINDOW_BYTES, self._end)
+            self.data = self._source.view(0, end)
 
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
@@ -151,6 +163,7 @@ class _Cursor:
                 "truncated or lying: " + FETCH_AGAIN,
             )
         self.position += count
+        self.look(self.position)
 
     def number(self, code: str) -> Any:  # noqa: ANN401 - int, float or bool, as the code says
         """Return one scalar."""
@@ -204,7 +217,10 @@ class _Cursor:
         unpack, data, position, end = struct.Struct("<Q").unpack_from, self.data, self.position, len(self.data) - 8
         for _ in range(count):
             if position > end:
-                break
+                if position > self._end - 8:
+                    break
+                self.look(position + 8)
+                data, end = self.data, len(self.data) - 8
             position += 8 + unpack(data, position)[0]
         else:
             self.skip(position - self.position)

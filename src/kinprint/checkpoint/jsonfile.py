@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, cast
 
 from kinprint.checkpoint.faults import FETCH_AGAIN, fault, shown
-from kinprint.checkpoint.local import LocalFile
+from kinprint.checkpoint.source import ByteSource
 
 
 def parse_object(text: bytes, where: str, *, unique: bool = False) -> dict[str, Any]:
@@ -41,27 +40,26 @@ def parse_object(text: bytes, where: str, *, unique: bool = False) -> dict[str, 
     return cast("dict[str, Any]", value)
 
 
-def read_object(path: Path, *, max_bytes: int, unique: bool = False) -> dict[str, Any]:
+def read_object(source: ByteSource, *, max_bytes: int, unique: bool = False) -> dict[str, Any]:
     """Read a JSON file whose top is an object.
 
     Args:
-        path: The file.
+        source: The file.
         max_bytes: Longest file that is read.
         unique: Refuse an object that holds one key twice.
 
     Raises:
         CheckpointError: The file cannot be read, is too long, or is not such JSON.
     """
-    return parse_object(read_bytes(path, max_bytes=max_bytes), str(path), unique=unique)
+    return parse_object(read_bytes(source, max_bytes=max_bytes), source.where, unique=unique)
 
 
-def read_bytes(path: Path, *, max_bytes: int) -> bytes:
+def read_bytes(source: ByteSource, *, max_bytes: int) -> bytes:
     """Read a small file whole.
 
     Raises:
         CheckpointError: The file cannot be read or is longer than ``max_bytes``.
     """
-    source = LocalFile(path)
     if source.size > max_bytes:
         raise fault(source.where, f"is longer than {max_bytes} bytes", "this is not such a file: " + FETCH_AGAIN)
     return bytes(source.view(0, source.size))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 
 from kinprint.checkpoint.faults import FETCH_AGAIN, fault
+from kinprint.checkpoint.intervals import Range
+from kinprint.checkpoint.source import ByteSource, Files, Pending
 
 HEADER_BYTES = 100_000_000
 """Longest header that is read: the limit of the safetensors format, used for every format."""
@@ -38,35 +40,6 @@ _NPY = b"\x93numpy"
 _TFLITE = b"tfl3"
 _LFS_POINTER = b"version https://git-lfs"
 _WEB_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
-
-
-class ByteSource(ABC):
-    """Bytes that are addressed by offset and fetched only when asked for.
-
-    The seam between formats and storage: a format reader sees nothing else, so a source that sends HTTP range requests
-    needs only these members.
-
-    Attributes:
-        name: File name, for :attr:`TensorInfo.file`.
-        where: Path or address, for messages: of two models that are compared, both may be ``model.safetensors``.
-        size: Length in bytes.
-    """
-
-    name: str
-    where: str
-    size: int
-
-    @abstractmethod
-    def view(self, offset: int, length: int) -> memoryview:
-        """Return ``length`` bytes from ``offset``, read-only and without a copy where the source allows it.
-
-        Raises:
-            CheckpointError: The range is not inside the source, or the source is closed.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release the source. Views already handed out stay valid."""
 
 
 class LocalFile(ByteSource):
@@ -103,16 +76,68 @@ class LocalFile(ByteSource):
         """Return a slice of the map; see :meth:`ByteSource.view`."""
         if self._bytes is None:
             raise fault(self.where, "was closed", "open the checkpoint again")
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise fault(
-                self.where, f"ends at byte {self.size} before what its header promises", "truncated: " + FETCH_AGAIN
-            )
+        self.check(offset, length)
+        self.note(offset, length)
         return self._bytes[offset : offset + length]
+
+    def request(self, ranges: Iterable[Range]) -> Pending:
+        """Have the system load pages ahead of their use; see :meth:`ByteSource.request`."""
+        for start, end in ranges:
+            self.check(start, end - start)
+            aligned = start // mmap.PAGESIZE * mmap.PAGESIZE
+            self._advise("MADV_WILLNEED", aligned, end - aligned)
+        return ()
+
+    def hold_back(self, active: bool) -> None:
+        """Stop or allow the system's read-ahead, which may load megabytes around every header."""
+        self._advise("MADV_RANDOM" if active else "MADV_NORMAL", 0, self.size)
+
+    def _advise(self, name: str, start: int, length: int) -> None:
+        """Give the system a hint, where it takes any."""
+        option: int | None = getattr(mmap, name, None)
+        if option is not None and self._map is not None and length > 0:
+            self._map.madvise(option, start, length)
 
     def close(self) -> None:
         """Drop the map. The system keeps it until the last array that was handed out is gone."""
         self._bytes = None
         self._map = None
+
+
+class LocalFiles(Files):
+    """A folder on disk."""
+
+    def __init__(self, folder: Path, *, location: str | None = None) -> None:
+        super().__init__()
+        self.folder = folder
+        self.location = str(folder) if location is None else location
+        self.name = folder.resolve().name
+
+    def names(self, *, folders: bool = False) -> list[str]:
+        """List the folder; see :meth:`Files.names`."""
+        try:
+            return sorted(entry.name for entry in self.folder.iterdir() if folders or not entry.is_dir())
+        except OSError as error:
+            raise fault(
+                str(self.folder), f"cannot be listed ({error.strerror})", "check the path and its permissions"
+            ) from error
+
+    def has(self, name: str) -> bool:
+        """Tell whether a file is there."""
+        return (self.folder / name).exists()
+
+    def where(self, name: str) -> str:
+        """Return a file's path."""
+        return str(self.folder / name)
+
+    def open(self, name: str) -> ByteSource:
+        """Map a file; see :meth:`Files.open`."""
+        return LocalFile(self.folder / name)
+
+    def inside(self, name: str, beside: ByteSource) -> bool:
+        """Tell whether a file lies in the folder or, if both are links, beside what the other one links to."""
+        target = (self.folder / name).resolve().parent
+        return target in {self.folder.resolve(), Path(beside.where).resolve().parent}
 
 
 def not_a_checkpoint(source: ByteSource) -> tuple[str, str] | None:

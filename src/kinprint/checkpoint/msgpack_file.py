@@ -14,7 +14,7 @@ transformers/modeling_flax_pytorch_utils.py (``rename_key_and_reshape_tensor``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,8 +23,9 @@ import numpy as np
 from kinprint.checkpoint import dtypes
 from kinprint.checkpoint.base import Array, TensorInfo
 from kinprint.checkpoint.faults import FETCH_AGAIN, checked_name, checked_shape, fault, shown
-from kinprint.checkpoint.local import ByteSource
-from kinprint.checkpoint.parts import Part, bytes_of, take
+from kinprint.checkpoint.intervals import Range
+from kinprint.checkpoint.parts import Part, bytes_of, enclosing, take
+from kinprint.checkpoint.source import ByteSource
 
 MAX_DEPTH = 32
 """Deepest nesting that is followed; models nest about ten deep."""
@@ -82,6 +83,10 @@ class MsgpackFile(Part):
     def read(self, name: str, rows: slice | None) -> Array:
         """View one array in the map, a kernel turned around."""
         stored, turn = self._arrays[name]
+        if rows is not None and self._by_rows(name):
+            first, last, step = enclosing(rows, stored.shape[0])
+            shape = (last - first, *stored.shape[1:])
+            return dtypes.array(self.raw_rows(name, first, last), stored.dtype, shape, self.source.where, name)[::step]
         whole = dtypes.array(self._stored(stored), stored.dtype, stored.shape, self.source.where, name)
         return take(whole if turn is None else whole.transpose(turn), rows)
 
@@ -89,6 +94,30 @@ class MsgpackFile(Part):
         """Return the array's bytes, in C order of the axes that ``read`` gives."""
         stored, turn = self._arrays[name]
         return self._stored(stored) if turn is None else bytes_of(self.read(name, None))
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the bytes of some rows, in the map where they lie together."""
+        if not self._by_rows(name):
+            return super().raw_rows(name, first, last)
+        ((_, (start, end)),) = self.spans(name, slice(first, last))
+        return self.source.view(start, end - start)
+
+    def spans(self, name: str, rows: slice | None) -> Iterator[tuple[ByteSource, Range]]:
+        """Yield the one range that holds the rows, or all of the array."""
+        stored, _ = self._arrays[name]
+        if rows is None or not self._by_rows(name):
+            for start, length in stored.spans:
+                yield self.source, (start, start + length)
+            return
+        ((start, length),) = stored.spans
+        first, last, _ = enclosing(rows, stored.shape[0])
+        row_bytes = length // max(stored.shape[0], 1)
+        yield self.source, (start + first * row_bytes, start + last * row_bytes)
+
+    def _by_rows(self, name: str) -> bool:
+        """Tell whether the rows that ``read`` gives lie one after the other."""
+        stored, turn = self._arrays[name]
+        return turn is None and len(stored.spans) == 1 and bool(stored.shape)
 
     def _stored(self, stored: _Ndarray) -> memoryview:
         """Return an array's bytes as they lie; chunks are joined in a copy."""
@@ -194,9 +223,9 @@ class _Reader:
         if kind in {0xC0, 0xC2, 0xC3}:
             return None
         if kind in {0xCA, 0xCB}:
-            self._take(4 << (kind - 0xCA))
+            self._skip(4 << (kind - 0xCA))
         elif 0xC4 <= kind <= 0xC6:
-            self._take(self._number(1 << (kind - 0xC4)))
+            self._skip(self._number(1 << (kind - 0xC4)))
         else:
             raise self._wrong("holds a byte that starts no value")
         return None
@@ -216,7 +245,7 @@ class _Reader:
         kind = self._number(1)
         end = self.position + length
         if kind != NDARRAY:
-            self._take(length)
+            self._skip(length)
             return None
         if self._number(1) != 0x93:
             raise self._wrong("holds an array that Flax did not write")
@@ -230,7 +259,7 @@ class _Reader:
             raise self._wrong(f"holds an array of dtype {shown(name)}, which is not read")
         size = self._number(1 << width)
         start = self.position
-        self._take(size)
+        self._skip(size)
         if self.position != end or size != _nbytes(dtype, shape):
             raise self._wrong(f"holds an array of {size} bytes that does not fit its shape {list(shape)}")
         return _Ndarray(dtype, shape, ((start, size),))
@@ -251,6 +280,11 @@ class _Reader:
         view = self._source.view(self.position, length)
         self.position += length
         return view
+
+    def _skip(self, length: int) -> None:
+        """Step over bytes that must be there, unread."""
+        self._source.check(self.position, length)
+        self.position += length
 
     def _wrong(self, what: str) -> Exception:
         """Return the error for a malformed file."""

@@ -13,22 +13,26 @@ import ast
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from kinprint.checkpoint import dtypes
 from kinprint.checkpoint.base import Array, TensorInfo
 from kinprint.checkpoint.faults import FETCH_AGAIN, checked_name, checked_shape, fault, shown
-from kinprint.checkpoint.local import ByteSource
-from kinprint.checkpoint.parts import Part, bytes_of, take
-from kinprint.checkpoint.stream import Stream
+from kinprint.checkpoint.intervals import Range
+from kinprint.checkpoint.parts import Part, bytes_of, enclosing, take
+from kinprint.checkpoint.source import ByteSource
+from kinprint.checkpoint.stream import Stream, local_headers
 
 NPY_MAGIC = b"\x93NUMPY"
 LOCAL_HEADER = b"PK\x03\x04"
 
 HEADER_BYTES = 10_000
 """Longest ``.npy`` header that is read, the limit that numpy sets itself."""
+
+FRONT_BYTES = 1024
+"""What deflate may add to a header: the tables of its first block."""
 
 BOMB_RATIO = 200
 BOMB_BYTES = 1 << 26
@@ -94,6 +98,10 @@ class NpzFile(Part):
     def read(self, name: str, rows: slice | None) -> Array:
         """View one array in the map, or decompress it; the one that was decompressed last is kept."""
         info, member = self.tensors[name], self._members[name]
+        if rows is not None and info.shape and not member.deflated and not member.fortran:
+            first, last, step = enclosing(rows, info.shape[0])
+            shape = (last - first, *info.shape[1:])
+            return dtypes.array(self.raw_rows(name, first, last), info.dtype, shape, self.source.where, name)[::step]
         strides = None
         if member.fortran:
             step = dtypes.READABLE[info.dtype].itemsize
@@ -110,6 +118,26 @@ class NpzFile(Part):
         if self._members[name].fortran:
             return bytes_of(self.read(name, None))
         return self._content(name)[self._members[name].skip :]
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the bytes of some rows, in the map where the array is stored in C order."""
+        if self._members[name].deflated or self._members[name].fortran:
+            return super().raw_rows(name, first, last)
+        start, end = self._span(name, slice(first, last))
+        return self.source.view(start, end - start)
+
+    def spans(self, name: str, rows: slice | None) -> Iterator[tuple[ByteSource, Range]]:
+        """Yield the one range that holds the rows, or the whole member."""
+        yield self.source, self._span(name, rows)
+
+    def _span(self, name: str, rows: slice | None) -> Range:
+        """Return where an array or some rows of it lie; the whole member where rows cannot be told apart."""
+        info, member = self.tensors[name], self._members[name]
+        if member.deflated or member.fortran or rows is None or not info.shape:
+            return member.start, member.start + member.stored
+        first, last, _ = enclosing(rows, info.shape[0])
+        row_bytes, start = info.nbytes // max(info.shape[0], 1), member.start + member.skip
+        return start + first * row_bytes, start + last * row_bytes
 
     def _content(self, name: str) -> memoryview:
         """Return a whole member, header and all, read-only."""
@@ -129,7 +157,7 @@ class NpzFile(Part):
 def holds_arrays(source: ByteSource) -> bool:
     """Tell an ``.npz`` from the other zip archives: it holds ``.npy`` members and no pickle of torch's."""
     try:
-        with zipfile.ZipFile(Stream(source.view(0, source.size), source.where)) as archive:
+        with zipfile.ZipFile(Stream(source)) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, IndexError, struct.error):
         return False
@@ -139,12 +167,13 @@ def holds_arrays(source: ByteSource) -> bool:
 def _members(source: ByteSource) -> dict[str, _Member]:
     """Return every member by name, after the directory was checked against the members' own headers."""
     try:
-        with zipfile.ZipFile(Stream(source.view(0, source.size), source.where)) as archive:
+        with zipfile.ZipFile(Stream(source)) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, IndexError, struct.error) as error:
         raise fault(source.where, "is a damaged zip archive", "truncated or damaged: " + FETCH_AGAIN) from error
     found: dict[str, _Member] = {}
     position = 0
+    source.fetch(local_headers(source, infos))
     for info in sorted(infos, key=lambda info: info.header_offset):
         name = info.orig_filename
         if name in found or ".." in name.split("/") or name.startswith("/") or "\\" in name or "\0" in name:
@@ -161,7 +190,7 @@ def _members(source: ByteSource) -> dict[str, _Member]:
                 f"zip entry {shown(name)} would grow from {info.compress_size} to {info.file_size} bytes: refused",
                 "a zip bomb, or no trained weights: " + _RESAVE,
             )
-        source.view(start, info.compress_size)
+        source.check(start, info.compress_size)
         position = start + info.compress_size
         found[name] = _Member(start, info.compress_size, info.file_size, deflated, info.CRC)
     return found
@@ -186,7 +215,9 @@ def _inflate(source: ByteSource, name: str, member: _Member, limit: int) -> byte
     """Return up to ``limit`` decompressed bytes of a member, and never more."""
     stream = zlib.decompressobj(-15)
     try:
-        return stream.decompress(source.view(member.start, member.stored), limit) if limit else b""
+        # The little that a header takes lies at the front, however long the member is.
+        needed = member.stored if limit == member.size else min(member.stored, limit + FRONT_BYTES)
+        return stream.decompress(source.view(member.start, needed), limit) if limit else b""
     except zlib.error as error:
         raise fault(source.where, f"array {shown(name)} cannot be decompressed", FETCH_AGAIN) from error
 
@@ -194,7 +225,12 @@ def _inflate(source: ByteSource, name: str, member: _Member, limit: int) -> byte
 def _array_header(source: ByteSource, name: str, member: _Member) -> tuple[TensorInfo, _Member]:
     """Return what the header of one ``.npy`` says, checked against the member's length."""
     longest = min(member.size, HEADER_BYTES + 12)
-    head = _inflate(source, name, member, longest) if member.deflated else bytes(source.view(member.start, longest))
+    if member.deflated:
+        head = _inflate(source, name, member, longest)
+    else:
+        head = bytes(source.view(member.start, min(longest, 12)))
+        stated = int.from_bytes(head[8 : 12 if head[6:7] > b"\x01" else 10], "little")
+        head = bytes(source.view(member.start, min(longest, 12 + stated)))
     wide = head[6:7] > b"\x01"
     first = 12 if wide else 10
     length = int.from_bytes(head[8:first], "little")

@@ -15,8 +15,7 @@ Source: onnx/onnx.proto; the operator specifications of onnx and of com.microsof
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,10 +23,11 @@ import numpy as np
 from kinprint.checkpoint import dtypes
 from kinprint.checkpoint.base import Array, Codec, TensorInfo
 from kinprint.checkpoint.faults import FETCH_AGAIN, checked_name, fault, shown
-from kinprint.checkpoint.local import ByteSource
+from kinprint.checkpoint.intervals import Range
 from kinprint.checkpoint.onnx_graph import Quantised, Use, Weights, weights_of
 from kinprint.checkpoint.onnx_values import StoredValues
 from kinprint.checkpoint.parts import Part, bytes_of, take
+from kinprint.checkpoint.source import ByteSource, Files
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -41,12 +41,12 @@ class OnnxFile(Part):
 
     format = "onnx"
 
-    def __init__(self, source: ByteSource, folder: Path) -> None:
+    def __init__(self, source: ByteSource, files: Files) -> None:
         """Parse the graph, and check and name its weights.
 
         Args:
             source: The graph.
-            folder: Where external data may lie.
+            files: Where external data may lie.
 
         Raises:
             CheckpointError: The graph is damaged, a weight is packed or cut off, external data would be read from
@@ -55,7 +55,7 @@ class OnnxFile(Part):
         self.source = source
         graph = _parsed(source)
         found = weights_of(graph.graph, source.where)
-        self._values = StoredValues(found.initialisers, source, folder)
+        self._values = StoredValues(found.initialisers, source, files)
         self._uses: dict[str, Use] = {}
         self.tensors: Mapping[str, TensorInfo] = dict(self._named(found))
         if not self.tensors:
@@ -66,6 +66,8 @@ class OnnxFile(Part):
         """View one weight, turned to torch's axes, or decode its rows."""
         self.source.view(0, 0)  # says that the file was closed
         use = self._uses[name]
+        if rows is not None and use.quantised is None and not use.turned:
+            return self._values.array(use.initialiser, rows)
         stored = self._values.array(use.initialiser)
         turned = stored.T if use.turned else stored
         if use.quantised is None:
@@ -84,6 +86,16 @@ class OnnxFile(Part):
             return data
         others = (use.quantised.scale, use.quantised.zero)
         return memoryview(b"".join([bytes(data), *(bytes(bytes_of(self._values.array(x))) for x in others if x)]))
+
+    def spans(self, name: str, rows: slice | None) -> Iterator[tuple[ByteSource, Range]]:
+        """Yield the ranges that lie outside of the graph; the graph itself was read whole."""
+        use = self._uses[name]
+        plain = use.quantised is None and not use.turned
+        yield from self._values.spans(use.initialiser, rows if plain else None)
+        if use.quantised is not None:
+            for other in (use.quantised.scale, use.quantised.zero):
+                if other is not None:
+                    yield from self._values.spans(other, None)
 
     def _named(self, found: Weights) -> list[tuple[str, TensorInfo]]:
         """Return the header of each weight by its name."""

@@ -8,8 +8,7 @@ Source: onnx/onnx.proto (``TensorProto``); onnx/docs/ExternalData.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +17,9 @@ from kinprint.checkpoint import dtypes
 from kinprint.checkpoint.base import Array, TensorInfo
 from kinprint.checkpoint.faults import FETCH_AGAIN, checked_shape, fault, shown
 from kinprint.checkpoint.folder import plain_name
-from kinprint.checkpoint.local import ByteSource, LocalFile
-from kinprint.checkpoint.parts import bytes_of
+from kinprint.checkpoint.intervals import Range
+from kinprint.checkpoint.parts import bytes_of, enclosing, take
+from kinprint.checkpoint.source import ByteSource, Files
 
 if TYPE_CHECKING:
     from onnx import TensorProto
@@ -37,11 +37,11 @@ EXTERNAL = 1
 class StoredValues:
     """The initialisers of one graph, by name."""
 
-    def __init__(self, initialisers: Mapping[str, TensorProto], source: ByteSource, folder: Path) -> None:
+    def __init__(self, initialisers: Mapping[str, TensorProto], source: ByteSource, files: Files) -> None:
         self._initialisers = initialisers
         self._source = source
-        self._folder = folder
-        self._files: dict[str, LocalFile] = {}
+        self._files = files
+        self._outside: dict[str, ByteSource] = {}
         self._infos: dict[str, TensorInfo] = {}
 
     def info(self, name: str) -> TensorInfo:
@@ -76,12 +76,15 @@ class StoredValues:
         self._infos[name] = TensorInfo(name, dtype, shape, nbytes, file)
         return self._infos[name]
 
-    def array(self, name: str) -> Array:
-        """Return one initialiser as stored, read-only."""
+    def array(self, name: str, rows: slice | None = None) -> Array:
+        """Return one initialiser as stored, or some rows of it, read-only."""
         info, tensor = self.info(name), self._initialisers[name]
         if tensor.data_location == EXTERNAL:
-            file, offset, length = self._external(name, info.nbytes)
-            data = file.view(offset, length)
+            ((file, (start, end)),) = self.spans(name, rows)
+            data = file.view(start, end - start)
+            if rows is not None and info.shape:
+                first, last, step = enclosing(rows, info.shape[0])
+                return dtypes.array(data, info.dtype, (last - first, *info.shape[1:]), file.where, name)[::step]
         elif tensor.raw_data or not info.size:
             data = memoryview(tensor.raw_data)
         else:
@@ -89,35 +92,42 @@ class StoredValues:
             values = np.array(getattr(tensor, field))
             # Bits of a half are stored in integers of 32 bits; what lies beyond them is cut off, as onnx does.
             data = bytes_of(values.astype(kind)).toreadonly()
-        return dtypes.array(data, info.dtype, info.shape, self._source.where, name)
+        return take(dtypes.array(data, info.dtype, info.shape, self._source.where, name), rows)
 
-    def _external(self, name: str, needed: int) -> tuple[LocalFile, int, int]:
+    def spans(self, name: str, rows: slice | None) -> Iterator[tuple[ByteSource, Range]]:
+        """Yield where an initialiser, or the rows of it, lies outside of the graph; nothing if it lies inside."""
+        info = self.info(name)
+        if self._initialisers[name].data_location != EXTERNAL:
+            return
+        file, offset, length = self._external(name, info.nbytes)
+        if rows is None or not info.shape:
+            yield file, (offset, offset + length)
+            return
+        first, last, _ = enclosing(rows, info.shape[0])
+        row_bytes = length // max(info.shape[0], 1)
+        yield file, (offset + first * row_bytes, offset + last * row_bytes)
+
+    def _external(self, name: str, needed: int) -> tuple[ByteSource, int, int]:
         """Return the file, the offset and the length of an initialiser outside the graph."""
         entries = {entry.key: entry.value for entry in self._initialisers[name].external_data}
         location = entries.get("location", "")
-        file = self._files.get(location)
+        file = self._outside.get(location)
         if file is None:
-            if not plain_name(location) or not self._inside(location):
+            if not plain_name(location) or not self._files.inside(location, self._source):
                 raise fault(
                     self._source.where,
                     f"keeps {shown(name)} in {shown(location)}, which is no file in its folder",
                     "do not trust this model: fetch it from its publisher",
                 )
-            path = self._folder / location
-            if not path.exists():
+            if not self._files.has(location):
                 raise fault(self._source.where, f"needs {location}, which is missing", "fetch the missing file")
-            file = self._files[location] = LocalFile(path)
+            file = self._outside[location] = self._files.source(location)
         numbers = [entries.get("offset", "0"), entries.get("length", str(needed))]
         if not all(number.isascii() and number.isdigit() and len(number) < 20 for number in numbers):
             raise fault(self._source.where, f"places {shown(name)} at no believable offset", FETCH_AGAIN)
         offset, length = (int(number) for number in numbers)
-        file.view(offset, length)
+        file.check(offset, length)
         return file, offset, length
-
-    def _inside(self, location: str) -> bool:
-        """Tell whether a file lies in the graph's folder or, if both are links, beside what the graph links to."""
-        target = (self._folder / location).resolve().parent
-        return target in {self._folder.resolve(), Path(self._source.where).resolve().parent}
 
 
 def _typed_field(dtype: str) -> tuple[str, type[np.generic]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +26,29 @@ from kinprint.checkpoint.gguf_file import GgufFile
 from kinprint.checkpoint.jsonfile import read_object
 from kinprint.checkpoint.msgpack_file import MsgpackFile, index_name
 from kinprint.checkpoint.parts import FileCheckpoint, Part
+from kinprint.checkpoint.places import Place, parts_of, place_of
 from kinprint.checkpoint.quantised import decoded
+from kinprint.checkpoint.source import Files
 from kinprint.checkpoint.vocabulary import folder_vocabulary
 
 CONFIG_BYTES = 16_000_000
 """Longest ``config.json`` that is read; real ones have some kilobytes."""
 
-
-MAX_PARTS = 16
-"""Most adapters in one reference."""
+OPENED_TOGETHER = 16
+"""Files of a remote model whose headers are read side by side."""
 
 
 def open_checkpoint(ref: str | Path) -> Checkpoint:
-    """Open a local model: a folder, one file, the index of a sharded one, or a model with adapters on it.
+    """Open a model: a folder, one file, the index of a sharded one, or a model with adapters on it.
 
-    Only headers are read. Nothing in a file is ever executed.
+    Only headers are read, of what lies elsewhere too. Nothing in a file is ever executed.
 
     Args:
         ref: Path to a folder that holds a model, to one model file (safetensors, ``torch.save``, GGUF, CTranslate2,
-            Flax's msgpack, ONNX, ``.npz``), or to an ``.index.json``; or ``model+adapter``, where ``adapter`` is a
-            folder of PEFT's, and further ``+adapter`` are applied one after the other. A ``+`` in the name of a path
-            that exists is part of that name. An adapter alone opens as its own tensors.
+            Flax's msgpack, ONNX, ``.npz``), or to an ``.index.json``; where no such path exists, ``org/name@revision``
+            for a model of the Hub, or an ``https://``, ``s3://`` or ``gs://`` address; or ``model+adapter``, where
+            ``adapter`` is a folder of PEFT's, and further ``+adapter`` are applied one after the other. A ``+`` in the
+            name of a path that exists is part of that name. An adapter alone opens as its own tensors.
 
     Returns:
         The checkpoint. Where a folder holds several sets of files, ``notes`` says which one was read.
@@ -54,72 +56,40 @@ def open_checkpoint(ref: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: There is no such file, or it cannot be believed: truncated, contradicting itself, asking for
             code, or leading out of its folder; or an adapter does not fit the model.
+        NetworkError: A server cannot be reached, or does not send what it promised.
     """
-    first, *adapters = _parts_of(ref)
-    checkpoint = decoded(_open_path(first))
+    first, *adapters = parts_of(ref)
+    checkpoint = decoded(_open_place(place_of(first)))
     for adapter in adapters:
-        checkpoint = merged(checkpoint, Path(adapter))
+        checkpoint = merged(checkpoint, place_of(adapter))
     return checkpoint
 
 
-def _parts_of(ref: str | Path) -> tuple[str | Path, ...]:
-    """Split ``model+adapter+adapter`` at every ``+`` that no existing path has in its name, the last one first."""
-    text = str(ref)
-    if not _exists(text):
-        places = [place for place, character in enumerate(text) if character == "+"][-MAX_PARTS:]
-        for place in reversed(places):
-            if _exists(text[place + 1 :]):
-                parts = _parts_of(text[:place])
-                if _exists(str(parts[0])):
-                    return (*parts, text[place + 1 :])
-    return (ref,)
+def _open_place(place: Place) -> FileCheckpoint:
+    """Open the model that a folder holds, or that a file or an index stands for."""
+    files = place.files
+    if place.file is None:
+        chosen, notes = choose(files)
+        return _open(place, chosen, notes=notes, use_config=True)
+    chosen, alone = set_of_file(files, place.file)
+    notes = (f"config.json beside {place.file} was {'used' if alone else 'not used'}",)
+    return _open(place, chosen, notes=notes if files.has("config.json") else (), use_config=alone)
 
 
-def _exists(path: str) -> bool:
-    """Tell whether a path can be looked at; an empty one cannot."""
-    try:
-        os.stat(path)  # noqa: PTH116 - Path("") is the working folder
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _open_path(ref: str | Path) -> FileCheckpoint:
-    """Open a folder, a file or an index."""
-    path = Path(ref)
-    try:
-        is_folder = stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - Path.is_dir() hides why it failed
-    except (OSError, ValueError) as error:
-        raise fault(
-            str(ref), "is no file or folder here", "check the path; a model on the Hub must be fetched first"
-        ) from error
-    if is_folder:
-        chosen, notes = choose(path)
-        return _open(path, chosen, name=path.resolve().name, location=str(ref), notes=notes, use_config=True)
-    chosen, alone = set_of_file(path)
-    config_there = (path.parent / "config.json").exists()
-    notes = (f"config.json beside {path.name} was {'used' if alone else 'not used'}",) if config_there else ()
-    return _open(path.parent, chosen, name=path.name, location=str(ref), notes=notes, use_config=alone)
-
-
-def _open(
-    folder: Path, chosen: ModelSet, *, name: str, location: str, notes: tuple[str, ...], use_config: bool
-) -> FileCheckpoint:
+def _open(place: Place, chosen: ModelSet, *, notes: tuple[str, ...], use_config: bool) -> FileCheckpoint:
     """Open the files of one set, with the config and tokenizer beside them."""
-    weight_map = read_index(folder / chosen.index) if chosen.index is not None else {}
-    files = tuple(dict.fromkeys(weight_map.values())) or chosen.files
-    absent = chosen.missing or tuple(file for file in files if not (folder / file).exists())
+    files = place.files
+    weight_map = chosen.weight_map or {}
+    if chosen.index is not None and not weight_map:
+        weight_map = read_index(files.source(chosen.index))
+    names = tuple(dict.fromkeys(weight_map.values())) or chosen.files
+    absent = chosen.missing or files.missing(names)
     if absent:
-        raise fault(location, f"{absent[0]} is missing", "fetch the missing file")
-    parts: list[Part] = []
-    settings: Mapping[str, Any] | None = None
-    for file in files:
-        parts.append(open_part(folder / file, settings))
-        first = parts[0]
-        settings = first.settings if isinstance(first, GgufFile) else None
+        raise fault(place.location, f"{absent[0]} is missing", "fetch the missing file")
+    parts = _open_parts(files, names)
     if chosen.index is not None:
         weight_map = _names_of_parts(weight_map, parts)
-        notes = (*notes, *check_index(weight_map, parts, str(folder / chosen.index)))
+        notes = (*notes, *check_index(weight_map, parts, files.where(chosen.index)))
     first = parts[0]
     config: Mapping[str, Any] = {}
     vocabulary: Callable[[], tuple[str, ...] | None] = lambda: None  # noqa: E731
@@ -129,15 +99,35 @@ def _open(
         notes = tuple(note for note in notes if not note.startswith("config.json"))
     elif use_config:
         adapter = chosen.files[0] in ADAPTER_FILES
-        config_path = folder / (ADAPTER_CONFIG if adapter else "config.json")
-        config = read_object(config_path, max_bytes=CONFIG_BYTES) if config_path.exists() else {}
-        vocabulary = lambda: folder_vocabulary(folder)  # noqa: E731
+        config_name = ADAPTER_CONFIG if adapter else "config.json"
+        config = read_object(files.source(config_name), max_bytes=CONFIG_BYTES) if files.has(config_name) else {}
+        vocabulary = lambda: folder_vocabulary(files)  # noqa: E731
         if adapter:
             notes = (*notes, *_adapter_notes(config))
     if isinstance(first, Ctranslate2File):
         config = {**config, **first.settings}
-        vocabulary = lambda: folder_vocabulary(folder) or ctranslate2_vocabulary(folder)  # noqa: E731
-    return FileCheckpoint(parts, name=name, location=location, config=config, vocabulary=vocabulary, notes=notes)
+        vocabulary = lambda: folder_vocabulary(files) or ctranslate2_vocabulary(files)  # noqa: E731
+    return FileCheckpoint(
+        parts,
+        name=place.name,
+        location=place.location,
+        config=config,
+        vocabulary=vocabulary,
+        notes=(*files.notes, *notes),
+        files=files,
+    )
+
+
+def _open_parts(files: Files, names: Sequence[str]) -> list[Part]:
+    """Open the files of one set: one after the other on disk, side by side where each waits for a network."""
+    # Later files of a split GGUF have no settings of their own.
+    alone = 1 if names[0].endswith(".gguf") or not files.remote else 0
+    parts = [open_part(files, name) for name in names[:alone]]
+    settings = parts[0].settings if parts and isinstance(parts[0], GgufFile) else None
+    if not files.remote or len(names) == 1:
+        return [*parts, *(open_part(files, name, settings) for name in names[alone:])]
+    with ThreadPoolExecutor(OPENED_TOGETHER, "kinprint-open") as pool:
+        return [*parts, *pool.map(partial(open_part, files, settings=settings), names[alone:])]
 
 
 def _adapter_notes(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kinprint.checkpoint.base import Array, Checkpoint, TensorInfo
+from kinprint.checkpoint.base import Array, Checkpoint, TensorInfo, Wanted, sliced
 from kinprint.checkpoint.faults import fault, shown
-from kinprint.checkpoint.local import ByteSource
+from kinprint.checkpoint.intervals import Range
+from kinprint.checkpoint.source import ByteSource, Files, fetch_together
 
 
 class Part(ABC):
@@ -36,6 +37,19 @@ class Part(ABC):
     def raw(self, name: str) -> memoryview:
         """Return the stored bytes of one tensor, in C order."""
 
+    def read_item(self, name: str, item: int, rows: slice) -> Array:
+        """Return some rows of one item of the first axis; see :meth:`Checkpoint.read_item`."""
+        return self.read(name, slice(item, item + 1))[0][rows]
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the stored bytes of a range of the first axis; see :meth:`Checkpoint.raw_rows`."""
+        return sliced(self.raw(name), self.tensors[name], first, last)
+
+    def spans(self, name: str, rows: slice | None) -> Iterator[tuple[ByteSource, Range]]:
+        """Yield the ranges of bytes that :meth:`read` needs; none where the format does not tell."""
+        del name, rows
+        return iter(())
+
 
 class FileCheckpoint(Checkpoint):
     """Tensors that lie in one or several files."""
@@ -49,8 +63,9 @@ class FileCheckpoint(Checkpoint):
         config: Mapping[str, Any],
         vocabulary: Callable[[], tuple[str, ...] | None],
         notes: Sequence[str] = (),
+        files: Files | None = None,
     ) -> None:
-        """Join parts.
+        """Join parts, which lie in ``files``.
 
         Raises:
             CheckpointError: Two parts hold a tensor of one name.
@@ -61,6 +76,11 @@ class FileCheckpoint(Checkpoint):
         self.config = config
         self.notes = (*notes, *(note for part in parts for note in part.notes))
         self._parts = tuple(parts)
+        self._files = files
+        if files is not None and files.revision is not None:
+            self.revision = files.revision
+            digests = {part.source.name: files.digest(part.source.name) for part in parts}
+            self.file_digests = {file: digest for file, digest in digests.items() if digest is not None}
         self._owner: dict[str, Part] = {}
         for part in parts:
             for tensor in part.tensors:
@@ -80,9 +100,31 @@ class FileCheckpoint(Checkpoint):
         """Return one tensor, or a range of its first axis; see :meth:`Checkpoint.read`."""
         return self._owner[name].read(name, rows)
 
+    def read_item(self, name: str, item: int, rows: slice) -> Array:
+        """Return some rows of one item of the first axis; see :meth:`Checkpoint.read_item`."""
+        return self._owner[name].read_item(name, item, rows)
+
     def raw(self, name: str) -> memoryview:
         """Return the stored bytes of one tensor; of a strided tensor, its elements in C order."""
         return self._owner[name].raw(name)
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the stored bytes of a range of the first axis; see :meth:`Checkpoint.raw_rows`."""
+        return self._owner[name].raw_rows(name, first, last)
+
+    def fetch(self, wanted: Iterable[Wanted]) -> None:
+        """Fetch what reads will need, of all files side by side; see :meth:`Checkpoint.fetch`."""
+        fetch_together(span for name, rows in wanted for span in self._owner[name].spans(name, rows))
+
+    @property
+    def bytes_read(self) -> int:
+        """How many different bytes of all files were handed out so far, headers included."""
+        return 0 if self._files is None else self._files.bytes_read
+
+    @property
+    def bytes_fetched(self) -> int:
+        """How many bytes came over a network so far."""
+        return 0 if self._files is None else self._files.bytes_fetched
 
     @property
     def vocabulary(self) -> tuple[str, ...] | None:
@@ -100,11 +142,26 @@ class FileCheckpoint(Checkpoint):
         """Release the files. Arrays already handed out stay valid."""
         for part in self._parts:
             part.source.close()
+        if self._files is not None:
+            self._files.close()
 
 
 def bytes_of(array: Array) -> memoryview:
     """Return an array's elements as bytes in C order; a copy only if they do not lie so already."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def enclosing(rows: slice | None, length: int) -> tuple[int, int, int]:
+    """Return the smallest range of rows that holds those of a slice, and the step that takes them out of it.
+
+    Example:
+        >>> enclosing(slice(7, None, -3), 6), enclosing(None, 6)
+        ((2, 6, -3), (0, 6, 1))
+    """
+    wanted = range(length)[slice(None) if rows is None else rows]
+    if not wanted:
+        return 0, 0, 1
+    return min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1, wanted.step
 
 
 def take(array: Array, rows: slice | None) -> Array:

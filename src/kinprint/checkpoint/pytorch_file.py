@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from kinprint.checkpoint import dtypes
 from kinprint.checkpoint.base import Array, TensorInfo
 from kinprint.checkpoint.faults import FETCH_AGAIN, checked_name, fault, shown
-from kinprint.checkpoint.local import ByteSource
-from kinprint.checkpoint.parts import Part, bytes_of, take
-from kinprint.checkpoint.pickled import PICKLE_BYTES, TensorRef, load
-from kinprint.checkpoint.stream import Stream
+from kinprint.checkpoint.intervals import Range
+from kinprint.checkpoint.parts import Part, bytes_of, enclosing, take
+from kinprint.checkpoint.pickled import PICKLE_BYTES, Storage, TensorRef, load
+from kinprint.checkpoint.source import ByteSource
+from kinprint.checkpoint.stream import Stream, local_headers
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
@@ -61,31 +62,55 @@ class PytorchFile(Part):
             notes.append(f"{source.name}: {ignored} other entries are no tensors of the model and were left out")
         self.notes = tuple(notes)
         for ref in self._refs.values():
-            self._span(ref)
+            start, end = self._span(ref, None)
+            source.check(start, end - start)
 
     def read(self, name: str, rows: slice | None) -> Array:
-        """View one tensor in the map, strided if it was saved so."""
+        """View one tensor, or its rows, in the map, strided if it was saved so."""
         ref = self._refs[name]
         itemsize = (dtypes.bits(ref.dtype) or 8) // 8
         strides = tuple(step * itemsize for step in ref.strides)
-        return take(dtypes.array(self._span(ref), ref.dtype, ref.shape, self.source.where, name, strides=strides), rows)
+        start, end = self._span(ref, rows)
+        data = self.source.view(start, end - start)
+        if rows is None or not ref.shape:
+            whole = dtypes.array(data, ref.dtype, ref.shape, self.source.where, name, strides=strides)
+            return take(whole, rows)
+        first, last, step = enclosing(rows, ref.shape[0])
+        shape = (last - first, *ref.shape[1:])
+        return dtypes.array(data, ref.dtype, shape, self.source.where, name, strides=strides)[::step]
 
     def raw(self, name: str) -> memoryview:
         """Return the tensor's bytes: in the map, or a copy in C order of a tensor that was saved strided."""
         ref = self._refs[name]
         if _contiguous(ref) or ref.dtype not in dtypes.READABLE:
-            return self._span(ref)
+            start, end = self._span(ref, None)
+            return self.source.view(start, end - start)
         return bytes_of(self.read(name, None))
 
-    def _span(self, ref: TensorRef) -> memoryview:
-        """Return the bytes from the tensor's first element to its last."""
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the bytes of some rows, in the map where they lie in C order."""
+        ref = self._refs[name]
+        if not _contiguous(ref):
+            return super().raw_rows(name, first, last)
+        start, end = self._span(ref, slice(first, last))
+        return self.source.view(start, end - start)
+
+    def spans(self, name: str, rows: slice | None) -> Iterator[tuple[ByteSource, Range]]:
+        """Yield the range from the first element of the rows to the last."""
+        yield self.source, self._span(self._refs[name], rows)
+
+    def _span(self, ref: TensorRef, rows: slice | None) -> Range:
+        """Return where the first element of a tensor or of some rows begins, and where the last one ends."""
         itemsize = (dtypes.bits(ref.dtype) or 8) // 8
-        if 0 in ref.shape:
-            return self.source.view(0, 0)
+        first, last, _ = enclosing(rows, ref.shape[0]) if ref.shape else (0, 1, 1)
+        shape = (last - first, *ref.shape[1:]) if ref.shape else ()
+        if 0 in shape:
+            return 0, 0
         storage_itemsize = (dtypes.bits(ref.storage.dtype) or 8) // 8
         start = self._storage_start[ref.storage.key] + ref.storage.start * storage_itemsize + ref.offset * itemsize
-        last = sum((length - 1) * step for length, step in zip(ref.shape, ref.strides, strict=True))
-        return self.source.view(start, (last + 1) * itemsize)
+        start += first * ref.strides[0] * itemsize if ref.shape else 0
+        beyond = sum((length - 1) * step for length, step in zip(shape, ref.strides, strict=True))
+        return start, start + (beyond + 1) * itemsize
 
 
 def _nbytes(ref: TensorRef) -> int:
@@ -176,7 +201,7 @@ def _read_zip(source: ByteSource) -> tuple[object, dict[str, int]]:
     start, length = spans[f"{top}/data.pkl"]
     if length > PICKLE_BYTES:
         raise fault(source.where, f"holds a pickle of more than {PICKLE_BYTES} bytes", _RESAVE)
-    root, storages = load(Stream(source.view(start, length), source.where))
+    root, storages = load(Stream(source, start, length))
     starts: dict[str, int] = {}
     for storage in storages.values():
         place, size = spans.get(f"{top}/data/{storage.key}", (0, -1))
@@ -190,12 +215,13 @@ def _read_zip(source: ByteSource) -> tuple[object, dict[str, int]]:
 def _entries(source: ByteSource) -> dict[str, tuple[int, int]]:
     """Return where the data of each zip entry starts and how long it is. Compressed archives are refused whole."""
     try:
-        with zipfile.ZipFile(Stream(source.view(0, source.size), source.where)) as archive:
+        with zipfile.ZipFile(Stream(source)) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, IndexError, struct.error) as error:
         raise fault(source.where, "is a damaged zip archive", "truncated or damaged: " + FETCH_AGAIN) from error
     spans: dict[str, tuple[int, int]] = {}
     position = 0
+    source.fetch(local_headers(source, infos))
     for info in sorted(infos, key=lambda info: info.header_offset):
         name = info.orig_filename
         if name in spans or ".." in name.split("/") or name.startswith("/") or "\\" in name or "\0" in name:
@@ -209,7 +235,7 @@ def _entries(source: ByteSource) -> dict[str, tuple[int, int]]:
         start = info.header_offset + 30 + name_bytes + extra_bytes
         if bytes(header[:4]) != ZIP_MAGIC or text != name or info.header_offset < position:
             raise fault(source.where, f"zip entry {shown(name)} is not where the directory says", FETCH_AGAIN)
-        source.view(start, info.file_size)
+        source.check(start, info.file_size)
         position = start + info.file_size
         spans[name] = (start, info.file_size)
     return spans
@@ -220,7 +246,7 @@ def _entries(source: ByteSource) -> dict[str, tuple[int, int]]:
 
 def _read_legacy(source: ByteSource) -> tuple[object, dict[str, int]]:
     """Return the unpickled object and where each storage starts in the file."""
-    stream = Stream(source.view(0, min(source.size, PICKLE_BYTES)), source.where)
+    stream = Stream(source, 0, min(source.size, PICKLE_BYTES))
     load(stream)
     protocol, _ = load(stream)
     system, _ = load(stream)
@@ -234,6 +260,7 @@ def _read_legacy(source: ByteSource) -> tuple[object, dict[str, int]]:
         raise fault(source.where, "is an old torch file of another protocol or byte order", _RESAVE)
     starts: dict[str, int] = {}
     position = stream.tell()
+    source.fetch(_counts(source, cast("list[object]", keys), storages, position))
     for key in cast("list[object]", keys):
         storage = storages.pop(key, None) if isinstance(key, str) else None
         if storage is None:
@@ -246,3 +273,15 @@ def _read_legacy(source: ByteSource) -> tuple[object, dict[str, int]]:
     if storages or position > source.size:
         raise fault(source.where, "ends before the last tensor", "truncated: " + FETCH_AGAIN)
     return root, starts
+
+
+def _counts(source: ByteSource, keys: Sequence[object], storages: Mapping[str, Storage], position: int) -> list[Range]:
+    """Return where the counts before the storages lie, if the storages have the lengths that they claim."""
+    found: list[Range] = []
+    for key in keys:
+        storage = storages.get(key) if isinstance(key, str) else None
+        if storage is None or position + 8 > source.size:
+            break
+        found.append((position, position + 8))
+        position += 8 + storage.numel * (dtypes.bits(storage.dtype) or 8) // 8
+    return found

@@ -9,15 +9,17 @@ Source: https://github.com/huggingface/safetensors (README, "Format"; ``Metadata
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from kinprint.checkpoint import dtypes
 from kinprint.checkpoint.base import Array, TensorInfo
 from kinprint.checkpoint.faults import FETCH_AGAIN, checked_name, checked_shape, fault, natural, shown
+from kinprint.checkpoint.intervals import Range
 from kinprint.checkpoint.jsonfile import parse_object
-from kinprint.checkpoint.local import HEADER_BYTES, ByteSource
-from kinprint.checkpoint.parts import Part, take
+from kinprint.checkpoint.local import HEADER_BYTES
+from kinprint.checkpoint.parts import Part, enclosing, take
+from kinprint.checkpoint.source import ByteSource
 
 LENGTH_BYTES = 8
 """Bytes of the header's length, which every file starts with."""
@@ -57,13 +59,46 @@ class SafetensorsFile(Part):
         _check_cover(source, self._begin, self.tensors, source.size - self._data_start)
 
     def read(self, name: str, rows: slice | None) -> Array:
-        """View one tensor in the map."""
+        """View one tensor, or its rows, in the map."""
         info = self.tensors[name]
-        return take(dtypes.array(self.raw(name), info.dtype, info.shape, self.source.where, name), rows)
+        if rows is None or not info.shape:
+            return take(dtypes.array(self.raw(name), info.dtype, info.shape, self.source.where, name), rows)
+        first, last, step = enclosing(rows, info.shape[0])
+        shape = (last - first, *info.shape[1:])
+        return dtypes.array(self.raw_rows(name, first, last), info.dtype, shape, self.source.where, name)[::step]
+
+    def read_item(self, name: str, item: int, rows: slice) -> Array:
+        """View some rows of one item of the first axis in the map."""
+        info = self.tensors[name]
+        first, last, step = enclosing(rows, info.shape[1])
+        row_bytes = info.nbytes // max(info.shape[0] * info.shape[1], 1)
+        start = self._span(name, slice(item, item + 1))[0] + first * row_bytes
+        shape = (last - first, *info.shape[2:])
+        data = self.source.view(start, (last - first) * row_bytes)
+        return dtypes.array(data, info.dtype, shape, self.source.where, name)[::step]
 
     def raw(self, name: str) -> memoryview:
         """Return the tensor's bytes in the map."""
-        return self.source.view(self._data_start + self._begin[name], self.tensors[name].nbytes)
+        start, end = self._span(name, None)
+        return self.source.view(start, end - start)
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the bytes of some rows in the map."""
+        start, end = self._span(name, slice(first, last))
+        return self.source.view(start, end - start)
+
+    def spans(self, name: str, rows: slice | None) -> Iterator[tuple[ByteSource, Range]]:
+        """Yield the one range that holds the rows."""
+        yield self.source, self._span(name, rows)
+
+    def _span(self, name: str, rows: slice | None) -> Range:
+        """Return where a tensor, or the smallest range that holds some rows of it, lies in the file."""
+        info, start = self.tensors[name], self._data_start + self._begin[name]
+        if rows is None or not info.shape:
+            return start, start + info.nbytes
+        first, last, _ = enclosing(rows, info.shape[0])
+        row_bytes = info.nbytes // max(info.shape[0], 1)
+        return start + first * row_bytes, start + last * row_bytes
 
 
 def _header(source: ByteSource) -> tuple[dict[str, Any], int]:
@@ -83,6 +118,7 @@ def _header(source: ByteSource) -> tuple[dict[str, Any], int]:
             f"claims a safetensors header of {length} bytes in a file of {source.size}",
             "truncated: " + FETCH_AGAIN,
         )
+    source.fetch([(LENGTH_BYTES, LENGTH_BYTES + length)])
     text = bytes(source.view(LENGTH_BYTES, length))
     if text[:1] != b"{":
         raise fault(source.where, "has a safetensors header that does not start with {", FETCH_AGAIN)

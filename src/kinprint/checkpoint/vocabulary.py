@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, cast
 
 from kinprint.checkpoint.faults import FETCH_AGAIN, fault, natural, shown
 from kinprint.checkpoint.jsonfile import read_bytes, read_object
+from kinprint.checkpoint.source import ByteSource, Files
 
 TOKENIZER_BYTES = 200_000_000
 """Longest tokenizer file that is read; the largest known ones have about 40 MB."""
@@ -16,7 +16,7 @@ SPARE_IDS = 1 << 16
 """How far the highest id may lie above twice the number of tokens. Reserved ids leave some gaps; lies leave more."""
 
 
-def folder_vocabulary(folder: Path) -> tuple[str, ...] | None:
+def folder_vocabulary(files: Files) -> tuple[str, ...] | None:
     """Return the tokens of a model folder by id; an id that no token has is ``""``.
 
     The first of ``tokenizer.json``, ``vocab.json`` (with ``added_tokens.json``) and ``vocab.txt`` is read. A
@@ -25,24 +25,24 @@ def folder_vocabulary(folder: Path) -> tuple[str, ...] | None:
     Raises:
         CheckpointError: The file is malformed, or its ids are negative or absurdly high.
     """
-    if (folder / "tokenizer.json").exists():
-        return _tokenizer_json(folder / "tokenizer.json")
-    if (folder / "vocab.json").exists():
-        tokens = read_object(folder / "vocab.json", max_bytes=TOKENIZER_BYTES)
-        added = folder / "added_tokens.json"
-        more = read_object(added, max_bytes=TOKENIZER_BYTES) if added.exists() else {}
-        return _by_id([*tokens.items(), *more.items()], str(folder / "vocab.json"))
-    if (folder / "vocab.txt").exists():
-        text = read_bytes(folder / "vocab.txt", max_bytes=TOKENIZER_BYTES).decode("utf-8", "backslashreplace")
+    if files.has("tokenizer.json"):
+        return _tokenizer_json(files.source("tokenizer.json"))
+    if files.has("vocab.json"):
+        tokens = read_object(files.source("vocab.json"), max_bytes=TOKENIZER_BYTES)
+        added = "added_tokens.json"
+        more = read_object(files.source(added), max_bytes=TOKENIZER_BYTES) if files.has(added) else {}
+        return _by_id([*tokens.items(), *more.items()], files.where("vocab.json"))
+    if files.has("vocab.txt"):
+        text = read_bytes(files.source("vocab.txt"), max_bytes=TOKENIZER_BYTES).decode("utf-8", "backslashreplace")
         # Not splitlines(): tokens may be characters that it takes for line breaks.
         lines = text.replace("\r\n", "\n").split("\n")
         return tuple(lines[:-1] if lines[-1] == "" else lines)
     return None
 
 
-def _tokenizer_json(path: Path) -> tuple[str, ...]:
+def _tokenizer_json(source: ByteSource) -> tuple[str, ...]:
     """Return the tokens of a ``tokenizer.json``: a map to ids, or for Unigram a list in the order of ids."""
-    content = read_object(path, max_bytes=TOKENIZER_BYTES)
+    content = read_object(source, max_bytes=TOKENIZER_BYTES)
     model = content.get("model")
     vocabulary: object = cast("dict[str, Any]", model).get("vocab") if isinstance(model, dict) else None
     pairs: list[tuple[object, object]]
@@ -52,12 +52,12 @@ def _tokenizer_json(path: Path) -> tuple[str, ...]:
         rows = cast("list[object]", vocabulary)
         pairs = [(row[0] if isinstance(row, list) and row else None, index) for index, row in enumerate(rows)]  # pyright: ignore[reportUnknownArgumentType]
     else:
-        raise fault(str(path), "holds no vocabulary", FETCH_AGAIN)
+        raise fault(source.where, "holds no vocabulary", FETCH_AGAIN)
     added = content.get("added_tokens", [])
     for entry in cast("list[object]", added) if isinstance(added, list) else [None]:
         token = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
         pairs.append((token.get("content"), token.get("id")))
-    return _by_id(pairs, str(path))
+    return _by_id(pairs, source.where)
 
 
 def _by_id(pairs: Iterable[tuple[object, object]], where: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, cast
 from kinprint.checkpoint.base import BLOCK_BYTES, Array
 from kinprint.checkpoint.faults import checked_name, shown
 from kinprint.checkpoint.folder import INDEX_SUFFIX, model_sets
+from kinprint.checkpoint.local import LocalFiles
 from kinprint.checkpoint.memory import dtype_name
 from kinprint.checkpoint.parts import bytes_of
 from kinprint.checkpoint.safetensors_file import LENGTH_BYTES, METADATA_KEY
@@ -190,7 +191,8 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def _move_in(stage: Path, folder: Path, names: list[str], *, check: bool) -> None:
     """Rename the staged files into a folder that exists: settings first, then the model, then its index."""
-    others = sorted({name for old in model_sets(folder) for name in (*old.files, old.index or "")} - {*names, ""})
+    sets = model_sets(LocalFiles(folder))
+    others = sorted({name for old in sets for name in (*old.files, old.index or "")} - {*names, ""})
     if check and others:
         raise UsageError(f"{folder}: already holds {others[0]}; give a new or empty folder")
     staged = sorted(

@@ -23,7 +23,7 @@ from kinprint.checkpoint.base import Array, Codec
 from kinprint.checkpoint.faults import checked_shape, natural, shown
 from kinprint.checkpoint.jsonfile import parse_object
 from kinprint.checkpoint.quantised.bits import unpack
-from kinprint.checkpoint.quantised.packed import Packed
+from kinprint.checkpoint.quantised.packed import Packed, lying_apart
 from kinprint.checkpoint.quantised.stored import DEQUANTISE, FLOATS, Settings, Stored
 
 STATE = ".quant_state.bitsandbytes__"
@@ -52,8 +52,8 @@ class _Group:
     def decode(self, first: int, last: int) -> Array:
         """Return rows first to last as float32."""
         start, end = first * self.columns, last * self.columns
-        octets = np.ndarray((self.stored.tensors[self.name].nbytes,), np.uint8, buffer=self.stored.raw(self.name))
-        halves_BK = unpack(octets[None, start // 2 : -(-end // 2)], 4, 2 * (-(-end // 2) - start // 2)).reshape(-1, 2)
+        octets_B = self.stored.run(self.stored.octets, self.name, start // 2, -(-end // 2), 1).reshape(-1)
+        halves_BK = unpack(octets_B[None], 4, 2 * octets_B.size).reshape(-1, 2)
         codes = halves_BK[:, ::-1].reshape(-1)[start % 2 :][: end - start]
         values = self.stored.array(self.name + ".quant_map").astype(np.float32).reshape(-1)[codes]
         head = start // self.block
@@ -62,7 +62,7 @@ class _Group:
         return values.reshape(last - first, self.columns)
 
     def _scales(self, first: int, last: int) -> Array:
-        scales = self.stored.array(self.name + ".absmax").reshape(-1)[first:last]
+        scales = self.stored.run(self.stored.array, self.name + ".absmax", first, last, 1).reshape(-1)
         if self.nested is None:
             return scales.astype(np.float32)
         levels = self.stored.array(self.name + ".nested_quant_map").astype(np.float32).reshape(-1)
@@ -99,11 +99,14 @@ def _eight_bits(stored: Stored, prefix: str, shape: tuple[int, ...], scales: tup
         raise stored.fault(prefix + "weight", "lies in tiles for a GPU, which is not decoded", DEQUANTISE)
 
     def decode(first: int, last: int) -> Array:
-        values_MN = stored.array(prefix + "weight")[first:last].astype(np.float32)
-        values_MN *= stored.array(prefix + "SCB").astype(np.float32).reshape(-1, 1)[first:last] * np.float32(1 / 127)
+        values_MN = stored.array(prefix + "weight", slice(first, last)).astype(np.float32)
+        scales_M1 = stored.run(stored.array, prefix + "SCB", first, last, 1).astype(np.float32)
+        values_MN *= scales_M1 * np.float32(1 / 127)
         return values_MN
 
-    return Packed(prefix + "weight", shape, Codec("INT8", 8, 0), (prefix + "weight", prefix + "SCB"), decode)
+    members = (prefix + "weight", prefix + "SCB")
+    apart = lying_apart((stored.tensors[member] for member in members), shape[0])
+    return Packed(prefix + "weight", shape, Codec("INT8", 8, 0), members, decode, apart=apart)
 
 
 def _four_bits(stored: Stored, name: str, state_name: str, codec: Codec) -> Packed:
@@ -133,7 +136,12 @@ def _four_bits(stored: Stored, name: str, state_name: str, codec: Codec) -> Pack
     along = block if shape[-1] % block == 0 else math.gcd(block, shape[-1])
     group = _Group(stored, name, shape[-1], min(block, count), nested)
     codec = Codec(codec.scheme, 4, along, codec.exponent)
-    return Packed(name, shape, codec, (*parts, state_name), group.decode)
+    apart: dict[str, tuple[int, int]] = {}
+    if len(stored.tensors[parts[1]].shape) == 1:
+        apart[parts[1]] = (shape[-1], group.block)
+    if stored.tensors[name].shape[0] == stored.tensors[name].nbytes:
+        apart[name] = (shape[-1], 2)
+    return Packed(name, shape, codec, (*parts, state_name), group.decode, apart=apart)
 
 
 def _state(stored: Stored, name: str, state_name: str) -> Mapping[str, Any]:

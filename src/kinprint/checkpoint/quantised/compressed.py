@@ -13,6 +13,7 @@ quantization/lifecycle/forward.py, for ``g_idx``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,7 +23,7 @@ import numpy as np
 from kinprint.checkpoint.base import Array, Codec, TensorInfo
 from kinprint.checkpoint.quantised.bits import octets_of, unpack, words
 from kinprint.checkpoint.quantised.grid import Grid, fitted
-from kinprint.checkpoint.quantised.packed import Packed
+from kinprint.checkpoint.quantised.packed import Packed, lying_apart
 from kinprint.checkpoint.quantised.stored import DEQUANTISE, FLOATS, Settings, Stored
 
 METHODS = frozenset({None, "unnamed", "compressed-tensors", "sparseml"})
@@ -41,10 +42,10 @@ class _Group:
 
     def decode(self, first: int, last: int) -> Array:
         """Return rows first to last as float32."""
-        packed_MW = self.stored.array(self.prefix + "weight_packed")
-        packed_MW = packed_MW.reshape(-1, packed_MW.shape[-1])[first:last]
+        stored, name = self.stored, self.prefix + "weight_packed"
+        packed_MW = stored.run(stored.array, name, first, last, stored.tensors[name].shape[-1])
         values_MN = unpack(octets_of(packed_MW), self.bits, self.grid.columns).astype(np.float32)
-        scales_MN = self.grid.spread(self.stored.array(self.prefix + "weight_scale"), first, last)
+        scales_MN = self.grid.spread(self.grid.of(stored, stored.array, self.prefix + "weight_scale"), first, last)
         zeros_MN = self._zeros(first, last) if self.zeros else np.float32(1 << (self.bits - 1))
         if self.ordered:
             group_N = self._group_of_column()
@@ -56,10 +57,12 @@ class _Group:
 
     def _zeros(self, first: int, last: int) -> Array:
         start = first // 32 * 32
-        words_WG = self.stored.array(self.prefix + "weight_zero_point")
-        words_WG = words_WG[words(start, self.bits) : words(last, self.bits)]
+        rows = slice(words(start, self.bits), words(last, self.bits))
+        words_WG = self.stored.array(self.prefix + "weight_zero_point", rows)
         zeros_GM = unpack(octets_of(words_WG.T), self.bits, last - start)[:, first - start :]
-        return Grid(last - first, self.grid.columns, self.grid.block).spread(zeros_GM.T, 0, last - first)
+        zeros_MG = zeros_GM.T.reshape(-1, self.grid.across)
+        grid = Grid(last - first, self.grid.columns, self.grid.block)
+        return grid.spread(lambda start, end: zeros_MG[start:end], 0, last - first)
 
     def _group_of_column(self) -> Array:
         """Return for each column one that stands in its group."""
@@ -120,7 +123,8 @@ def _packed(stored: Stored, prefix: str, info: TensorInfo, scale: TensorInfo, se
     along = 0 if ordered or grid.across == 1 else grid.block[1]
     length = stored.tensors[prefix + "weight_shape"]
     members = tuple(part.name for part in (info, length, scale, zero, order) if part is not None)
-    return Packed(prefix + "weight", shape, Codec("INT", bits, along), members, group.decode)
+    apart = lying_apart([info, scale], math.prod(shape[:-1]))
+    return Packed(prefix + "weight", shape, Codec("INT", bits, along), members, group.decode, apart=apart)
 
 
 def _shape(stored: Stored, prefix: str, info: TensorInfo) -> tuple[int, ...]:

@@ -6,12 +6,13 @@ Source of each scheme: its module.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from kinprint.checkpoint.base import Array, Checkpoint, Codec, TensorInfo
+from kinprint.checkpoint.base import Array, Checkpoint, Codec, TensorInfo, Wanted
+from kinprint.checkpoint.parts import enclosing
 from kinprint.checkpoint.quantised import awq, bnb, compressed, fp4, fp8, gptq, mlx
 from kinprint.checkpoint.quantised.packed import Packed
 from kinprint.checkpoint.quantised.refuse import check_rest
@@ -51,6 +52,7 @@ class DecodedCheckpoint(Checkpoint):
         """
         self.name, self.location, self.format = checkpoint.name, checkpoint.location, checkpoint.format
         self.config = checkpoint.config
+        self.revision, self.file_digests = checkpoint.revision, checkpoint.file_digests
         self.notes = (*checkpoint.notes, *_notes(groups, left_out))
         self._stored = checkpoint
         self._groups = _by_name(checkpoint, groups)
@@ -85,6 +87,34 @@ class DecodedCheckpoint(Checkpoint):
         if group is None:
             return self._stored.raw(self.tensors[name].name)
         return memoryview(b"".join(self._stored.raw(member) for member in group.members))
+
+    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
+        """Return the stored bytes of some rows; packed ones do not lie apart, so that all of them are read."""
+        if name in self._groups:
+            return super().raw_rows(name, first, last)
+        return self._stored.raw_rows(name, first, last)
+
+    def fetch(self, wanted: Iterable[Wanted]) -> None:
+        """Fetch the stored tensors, or rows of them, that reads will decode; see :meth:`Checkpoint.fetch`."""
+        stored: list[Wanted] = []
+        for name, rows in wanted:
+            group = self._groups.get(name)
+            if group is None:
+                stored.append((self.tensors[name].name, rows))
+                continue
+            first, last, _ = (0, group.shape[0], 1) if rows is None else enclosing(rows, group.shape[0])
+            stored.extend(group.needs(first, last))
+        self._stored.fetch(stored)
+
+    @property
+    def bytes_read(self) -> int:
+        """How many different bytes of the stored files were handed out so far."""
+        return self._stored.bytes_read
+
+    @property
+    def bytes_fetched(self) -> int:
+        """How many bytes came over a network so far."""
+        return self._stored.bytes_fetched
 
     @property
     def vocabulary(self) -> tuple[str, ...] | None:

@@ -24,7 +24,7 @@ from kinprint.checkpoint.base import Array, Codec, TensorInfo
 from kinprint.checkpoint.quantised.bits import fp4
 from kinprint.checkpoint.quantised.fp8 import scale_names
 from kinprint.checkpoint.quantised.grid import Grid
-from kinprint.checkpoint.quantised.packed import Packed
+from kinprint.checkpoint.quantised.packed import Packed, lying_apart
 from kinprint.checkpoint.quantised.stored import DEQUANTISE, FLOATS, Settings, Stored, octet_shape
 
 BYTES = frozenset({"U8", "I8", "F4"})
@@ -44,13 +44,12 @@ class _Group:
 
     def decode(self, first: int, last: int) -> Array:
         """Return rows first to last as float32."""
-        octets = self.stored.octets(self.name)
-        values_MN = fp4(octets.reshape(-1, self.grid.columns // 2)[first:last])
-        groups = self.stored.scale(self.scale).reshape(-1, self.grid.across)
-        scales_MG = groups[first:last].astype(np.float32)
+        stored, grid = self.stored, self.grid
+        values_MN = fp4(stored.run(stored.octets, self.name, first, last, grid.columns // 2))
+        scales_MG = stored.run(stored.scale, self.scale, first, last, grid.across).astype(np.float32)
         if self.whole is not None:
             overall = self.stored.array(self.whole).astype(np.float32).reshape(-1)
-            each_M1 = overall[np.arange(first, last) // self.grid.rows if overall.size > 1 else 0].reshape(-1, 1)
+            each_M1 = overall[np.arange(first, last) // grid.rows if overall.size > 1 else 0].reshape(-1, 1)
             scales_MG = scales_MG / each_M1 if self.divided else scales_MG * each_M1
         values_MN.reshape(*scales_MG.shape, -1)[...] *= scales_MG[:, :, None]
         return values_MN
@@ -121,7 +120,8 @@ def _packed(
     grid = Grid(rows, columns, (1, codec.block))
     group = _Group(stored, info.name, scale.name, grid, whole.name if whole is not None else None, divided)
     members = tuple(part.name for part in (info, scale, whole) if part is not None)
-    return Packed(name, (*stack, rows, columns), codec, members, group.decode)
+    apart = lying_apart((info, scale), items * rows)
+    return Packed(name, (*stack, rows, columns), codec, members, group.decode, apart=apart)
 
 
 def _experts(stored: Stored, name: str, info: TensorInfo) -> Packed:
@@ -136,4 +136,5 @@ def _experts(stored: Stored, name: str, info: TensorInfo) -> Packed:
     if 0 in info.shape:
         raise stored.fault(info.name, "has an axis of length 0")
     group = _Group(stored, info.name, scale.name, Grid(rows, 32 * groups, (1, 32)))
-    return Packed(name, (experts, 32 * groups, rows), MXFP4, (info.name, scale.name), group.decode, transposed=True)
+    shape, apart = (experts, 32 * groups, rows), lying_apart((info, scale), experts * rows)
+    return Packed(name, shape, MXFP4, (info.name, scale.name), group.decode, transposed=True, apart=apart)

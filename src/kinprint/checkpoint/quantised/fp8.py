@@ -12,6 +12,7 @@ Source: DeepSeek-V3, inference/kernel.py, ``weight_dequant``; transformers 5.24,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -21,7 +22,7 @@ import numpy as np
 from kinprint.checkpoint.base import Array, Codec, TensorInfo
 from kinprint.checkpoint.faults import fault, natural
 from kinprint.checkpoint.quantised.grid import Grid, fitted
-from kinprint.checkpoint.quantised.packed import Packed
+from kinprint.checkpoint.quantised.packed import Packed, lying_apart
 from kinprint.checkpoint.quantised.stored import DEQUANTISE, FLOATS, FP8, Settings, Stored
 
 SCALES = FLOATS | {"U8", "F8_E8M0"}
@@ -41,11 +42,11 @@ class _Group:
 
     def decode(self, first: int, last: int) -> Array:
         """Return rows first to last as float32."""
-        stored_MN = self.stored.array(self.name)
-        values_MN = stored_MN.reshape(-1, stored_MN.shape[-1])[first:last].astype(np.float32)
+        stored, grid = self.stored, self.grid
+        values_MN = stored.run(stored.array, self.name, first, last, grid.columns).astype(np.float32)
         if self.zero is not None:
-            values_MN -= self.grid.spread(self.stored.array(self.zero), first, last)
-        values_MN *= self.grid.spread(self.stored.scale(self.scale), first, last)
+            values_MN -= grid.spread(grid.of(stored, stored.array, self.zero), first, last)
+        values_MN *= grid.spread(grid.of(stored, stored.scale, self.scale), first, last)
         return values_MN
 
 
@@ -107,7 +108,9 @@ def _packed(stored: Stored, info: TensorInfo, scale: TensorInfo, block: tuple[in
     zero = zero if info.dtype == "I8" else None
     members = tuple(part.name for part in (info, scale, zero) if part is not None)
     group = _Group(stored, info.name, scale.name, grid, zero.name if zero is not None else None)
-    return Packed(info.name, info.shape, _codec(info, grid, grid.block == microscaled), members, group.decode)
+    apart = lying_apart((part for part in (info, scale, zero) if part is not None), math.prod(info.shape[:-1]))
+    codec = _codec(info, grid, grid.block == microscaled)
+    return Packed(info.name, info.shape, codec, members, group.decode, apart=apart)
 
 
 def _codec(info: TensorInfo, grid: Grid, microscaled: bool) -> Codec:

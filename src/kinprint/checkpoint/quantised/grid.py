@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kinprint.checkpoint.base import Array
-from kinprint.checkpoint.quantised.stored import Stored
+from kinprint.checkpoint.quantised.stored import Stored, View
+
+Rows = Callable[[int, int], Array]
+"""Reads rows first to last of blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +41,23 @@ class Grid:
         """Blocks above each other."""
         return -(-self.rows // self.block[0])
 
-    def spread(self, values: Array, first: int, last: int) -> Array:
+    def of(self, stored: Stored, view: View, name: str) -> Rows:
+        """Return what reads rows of blocks from a stored tensor."""
+        return lambda first, last: stored.run(view, name, first, last, self.across)
+
+    def spread(self, values: Rows, first: int, last: int) -> Array:
         """Return the value of every element of a range of rows, as float32 [rows, columns], or one column for all.
 
         Args:
-            values: One for each block, in C order.
+            values: Reads some rows of blocks, [last - first, across].
             first: First row, counted through the stack.
             last: Row after the last.
         """
         rows_M = np.arange(first, last)
         item_M = 0 if self.shared else rows_M // self.rows
         at_M = item_M * self.down + rows_M % self.rows // self.block[0]
-        blocks_MK = values.reshape(-1, self.across)[at_M].astype(np.float32)
+        lowest, highest = (int(at_M.min()), int(at_M.max()) + 1) if rows_M.size else (0, 0)
+        blocks_MK = values(lowest, highest)[at_M - lowest].astype(np.float32)
         if self.across == 1:
             return blocks_MK
         return np.repeat(blocks_MK, self.block[1], axis=1)[:, : self.columns]

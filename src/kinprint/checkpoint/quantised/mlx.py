@@ -23,7 +23,7 @@ from kinprint.checkpoint.base import Array, Codec, TensorInfo
 from kinprint.checkpoint.faults import shown
 from kinprint.checkpoint.quantised.bits import fp4, unpack
 from kinprint.checkpoint.quantised.grid import Grid
-from kinprint.checkpoint.quantised.packed import Packed
+from kinprint.checkpoint.quantised.packed import Packed, lying_apart
 from kinprint.checkpoint.quantised.stored import DEQUANTISE, FLOATS, Settings, Stored
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
@@ -42,23 +42,24 @@ class _Group:
 
     def decode(self, first: int, last: int) -> Array:
         """Return rows first to last as float32."""
-        octets_MB = self.stored.octets(self.weight)
-        octets_MB = octets_MB.reshape(-1, octets_MB.shape[-1])[first:last]
+        stored, grid = self.stored, self.grid
+        octets_MB = stored.run(stored.octets, self.weight, first, last, grid.columns * self.codec.bits // 8)
         if self.codec.scheme == "MXFP8":
             values_MN = octets_MB.view(ml_dtypes.float8_e4m3fn).astype(np.float32)
         elif self.codec.exponent:
             values_MN = fp4(octets_MB)
         else:
             values_MN = unpack(octets_MB, self.codec.bits, self.grid.columns).astype(np.float32)
-        values_MN *= self.grid.spread(self._scales(), first, last)
+        values_MN *= grid.spread(self._scales, first, last)
         if self.biases is not None:
-            values_MN += self.grid.spread(self.stored.array(self.biases), first, last)
+            values_MN += grid.spread(grid.of(stored, stored.array, self.biases), first, last)
         return values_MN
 
-    def _scales(self) -> Array:
+    def _scales(self, first: int, last: int) -> Array:
+        stored, across = self.stored, self.grid.across
         if self.codec.scheme == "NVFP4":
-            return self.stored.octets(self.scales).view(ml_dtypes.float8_e4m3fn)
-        return self.stored.scale(self.scales)
+            return stored.run(stored.octets, self.scales, first, last, across).view(ml_dtypes.float8_e4m3fn)
+        return stored.run(stored.scale, self.scales, first, last, across)
 
 
 def find(stored: Stored, settings: Settings) -> Iterator[Packed]:
@@ -68,9 +69,9 @@ def find(stored: Stored, settings: Settings) -> Iterator[Packed]:
         CheckpointError: Tensors are missing, or contradict each other or the config.
     """
     for prefix, info in stored.ending("weight"):
-        scales = stored.first(prefix + "scales")
         if info.dtype != "U32" or len(info.shape) < 2:
             continue
+        scales = stored.first(prefix + "scales")
         if scales is None:
             raise stored.fault(info.name, "is packed as MLX does and has no scales beside it")
         table = _table(stored, prefix, settings)
@@ -99,7 +100,8 @@ def _packed(
     grid = Grid(math.prod(info.shape[:-1]), columns, (1, codec.block))
     group = _Group(stored, info.name, scales.name, biases.name if biases is not None else None, codec, grid)
     members = tuple(part.name for part in (info, scales, biases) if part is not None)
-    return Packed(prefix + "weight", (*info.shape[:-1], columns), codec, members, group.decode)
+    apart = lying_apart((part for part in (info, scales, biases) if part is not None), grid.rows)
+    return Packed(prefix + "weight", (*info.shape[:-1], columns), codec, members, group.decode, apart=apart)
 
 
 def _table(stored: Stored, prefix: str, settings: Settings) -> Mapping[str, Any]:

@@ -6,8 +6,9 @@ they are read, because a scheme knows what they scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import ml_dtypes
@@ -37,6 +38,10 @@ _MORE: dict[str, np.dtype[Any]] = {
 }
 _TABLES = ("quantization_config", "compression_config", "quantization")
 _NESTED = ("text_config", "llm_config", "language_config")
+
+
+View = Callable[[str, slice | None], Array]
+"""Views a tensor, or a range of its first axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,35 +109,75 @@ class Stored:
 
     def ending(self, leaf: str) -> Iterator[tuple[str, TensorInfo]]:
         """Yield (what stands before, header) of every tensor whose name ends so, in file order."""
-        for name, info in self.tensors.items():
+        found = [names for last, names in self._by_last_word.items() if last.endswith(leaf)]
+        named = found[0] if len(found) == 1 and "." not in leaf else self.tensors if found or "." in leaf else ()
+        for name in named:
             if name.endswith(leaf):
-                yield name.removesuffix(leaf), info
+                yield name.removesuffix(leaf), self.tensors[name]
+
+    @cached_property
+    def _by_last_word(self) -> dict[str, list[str]]:
+        """Names in file order by what follows their last dot: every scheme looks for a few of thousands."""
+        found: dict[str, list[str]] = {}
+        for name in self.tensors:
+            found.setdefault(name.rpartition(".")[2], []).append(name)
+        return found
 
     def first(self, *names: str) -> TensorInfo | None:
         """Return the header of the first of several names that is there."""
         return next((self.tensors[name] for name in names if name in self.tensors), None)
 
-    def array(self, name: str) -> Array:
-        """View one tensor in its stored dtype; only the pages that are used are read."""
+    def array(self, name: str, rows: slice | None = None) -> Array:
+        """View one tensor, or a range of its first axis, in its stored dtype; only what is used is read."""
         info = self.tensors[name]
         if info.dtype in READABLE:
-            return self._checkpoint.read(name)
-        return np.ndarray(info.shape, _MORE[info.dtype], buffer=self.raw(name))
+            return self._checkpoint.read(name, rows)
+        data, shape = self._part(name, rows, info.shape)
+        return np.ndarray(shape, _MORE[info.dtype], buffer=data)
 
-    def octets(self, name: str) -> Array:
-        """View one tensor as bytes: its axes, the last one in bytes."""
-        info = self.tensors[name]
-        return np.ndarray(octet_shape(info), np.uint8, buffer=self.raw(name))
+    def octets(self, name: str, rows: slice | None = None) -> Array:
+        """View one tensor, or a range of its first axis, as bytes: its axes, the last one in bytes."""
+        data, shape = self._part(name, rows, octet_shape(self.tensors[name]))
+        return np.ndarray(shape, np.uint8, buffer=data)
 
     def raw(self, name: str) -> memoryview:
         """Return the stored bytes of one tensor."""
         return self._checkpoint.raw(name)
 
-    def scale(self, name: str) -> Array:
+    def scale(self, name: str, rows: slice | None = None) -> Array:
         """View scales. Bytes among them are E8M0, powers of two: value - 127 is the exponent, 255 is NaN."""
         if self.tensors[name].dtype == "U8":
-            return self.octets(name).view(_MORE["F8_E8M0"])
-        return self.array(name)
+            return self.octets(name, rows).view(_MORE["F8_E8M0"])
+        return self.array(name, rows)
+
+    def run(self, view: View, name: str, first: int, last: int, width: int) -> Array:
+        """Return some rows of a tensor that is taken as rows of one width; no more of its first axis is read.
+
+        Args:
+            view: :meth:`array`, :meth:`octets` or :meth:`scale`.
+            name: The tensor.
+            first: First row, counted through all axes but those that make up a row.
+            last: Row after the last.
+            width: Elements (for ``octets``, bytes) of a row.
+
+        Returns:
+            [last - first, width].
+        """
+        info = self.tensors[name]
+        if not info.shape:
+            return view(name, None).reshape(-1, width)[first:last]
+        count = info.nbytes if view == self.octets else info.size
+        item = max(count // max(info.shape[0], 1), 1)
+        start = first * width // item
+        values = view(name, slice(start, -(-last * width // item))).reshape(-1)
+        return values[first * width - start * item :][: (last - first) * width].reshape(last - first, width)
+
+    def _part(self, name: str, rows: slice | None, shape: tuple[int, ...]) -> tuple[memoryview, tuple[int, ...]]:
+        """Return the bytes of a tensor or of a range of its first axis, and the shape they have."""
+        if rows is None or not shape:
+            return self.raw(name), shape
+        first, last, _ = rows.indices(shape[0])
+        return self._checkpoint.raw_rows(name, first, last), (last - first, *shape[1:])
 
     def fault(self, name: str, what: str, advice: str = DAMAGED) -> CheckpointError:
         """Return the error for one tensor."""
