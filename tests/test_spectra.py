@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from kinprint.architecture import ModelView
 from kinprint.fingerprints import Fingerprint
-from kinprint.spectra import IDENTICAL, TAU, Match, attention_spectra, match, mlp_spectra, similarity
+from kinprint.linalg.device import Device
+from kinprint.spectra import IDENTICAL, TAU, Match, ahead, attention_spectra, match, mlp_spectra, similarity
 from kinprint.spectra.experts import sampled
 from kinprint.spectra.match import MINIMUM_RANK, map_table, match_notes, mismatch_controls, rank_table
+from linalg.namespaces import DEVICES, place
 from methods import tiny
 
 seeds = st.integers(0, 2**32 - 1)
@@ -174,6 +177,61 @@ def test_an_expert_with_nan_leaves_the_shared_expert_usable() -> None:
     np.testing.assert_array_equal(found.arrays["layers"], [0, 1, 2])
     np.testing.assert_array_equal(found.arrays["experts.layers"], [0, 2])
     assert any("layers 1 left out" in problem and "experts.2.down_proj" in problem for problem in found.problems)
+
+
+# -- on a device ---------------------------------------------------------------------------------------------------
+
+
+def assert_same(found: Fingerprint, exact: Fingerprint) -> None:
+    """Alike to what float64 sums in another order leave; what was left out, and why, to the letter."""
+    assert (found.id, found.problems) == (exact.id, exact.problems)
+    assert list(found.arrays) == list(exact.arrays)
+    for name, array in exact.arrays.items():
+        assert found.arrays[name].shape == array.shape
+        np.testing.assert_allclose(found.arrays[name], array, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("held", [1, 5000])
+def test_a_device_changes_no_spectrum_however_many_layers_are_read_ahead(name: str, held: int) -> None:
+    place(name)
+    models = [tiny.model(tiny.llama(seed, layers=5, kv_heads=kv)) for seed, kv in ((1, 4), (2, 2), (3, 1))]
+    models += [tiny.model(tiny.latent(3), **tiny.LATENT), tiny.model(tiny.mixture(3, layers=2))]
+    models += [tiny.model(tiny.mixture(4, layers=2, experts=20, shared=False))]
+    with patch.object(ahead, "HELD_BYTES", held):
+        for model in models:
+            for extract in (attention_spectra, mlp_spectra):
+                assert_same(extract(model, fold=True, device=Device.of(name)), extract(model, fold=True))
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_layers_that_cannot_be_used_are_the_same_on_a_device(name: str) -> None:
+    place(name)
+    tensors = tiny.llama(1, layers=6)
+    tensors["model.layers.1.self_attn.k_proj.weight"][0, 0] = np.nan
+    del tensors["model.layers.4.self_attn.v_proj.weight"]
+    model = tiny.model(tensors)
+    found = attention_spectra(model, fold=True, device=Device.of(name))
+    np.testing.assert_array_equal(found.arrays["layers"], [0, 2, 3, 5])
+    assert_same(found, attention_spectra(model, fold=True))
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_numbers_beyond_float64_leave_out_their_own_layer_on_a_device(name: str) -> None:
+    place(name)
+    tensors = tiny.llama(1, layers=3, dtype=np.float64)
+    tensors["model.layers.1.self_attn.q_proj.weight"] *= 1e200
+    tensors["model.layers.1.mlp.up_proj.weight"] *= 1e200
+    for extract in (attention_spectra, mlp_spectra):
+        found = extract(tiny.model(tensors), fold=True, device=Device.of(name))
+        np.testing.assert_array_equal(found.arrays["layers"], [0, 2])
+        assert "layers 1 left out" in found.problems[0]
+
+
+def test_layers_of_one_shape_are_worked_out_together_on_a_device() -> None:
+    with patch.object(ahead, "product_singular_values_of", wraps=ahead.product_singular_values_of) as work:
+        attention_spectra(tiny.model(tiny.llama(1, layers=5)), fold=True, device=Device.of("cpu"))
+    assert [len(call.args[0]) for call in work.call_args_list] == [10]
 
 
 # -- architectures whose attention is another ----------------------------------------------------------------------

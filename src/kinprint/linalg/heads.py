@@ -11,24 +11,22 @@ Then
 so that the whole layer's products have rank at most K, and their factors K rows instead of H. Repeating single rows, or
 the whole matrix, gives other spectra.
 
+In the array API: sums are worked out where the arrays lie (:mod:`kinprint.linalg.device`).
+
 Source: worked out from the definition of grouped-query attention (Ainslie et al., EMNLP 2023, arXiv 2305.13245).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from jaxtyping import Float, Float64
 
 from kinprint.errors import UsageError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from kinprint.linalg.device import DeviceArray, namespace
 
 
 def grouped_query_sum(
-    query_HN: Float[Array, "H N"], *, heads: int, kv_heads: int, head_dim: int
-) -> Float64[Array, "K N"]:
+    query_HN: Float[DeviceArray, "H N"], *, heads: int, kv_heads: int, head_dim: int
+) -> Float64[DeviceArray, "K N"]:
     """Sum the query heads of each group, so that ``sum^T W_k`` is the product of the whole layer.
 
     Args:
@@ -44,6 +42,7 @@ def grouped_query_sum(
         UsageError: The numbers do not divide, or do not give the rows of ``query_HN``.
 
     Example:
+        >>> import numpy as np
         >>> grouped_query_sum(np.array([[1.0], [2.0], [4.0], [8.0]]), heads=4, kv_heads=2, head_dim=1).tolist()
         [[3.0], [12.0]]
     """
@@ -52,13 +51,14 @@ def grouped_query_sum(
             f"{heads} heads of {head_dim} in {kv_heads} groups do not divide {query_HN.shape[0]} rows: "
             "check the model's head counts"
         )
-    by_group = query_HN.reshape(kv_heads, heads // kv_heads, head_dim, query_HN.shape[1])
-    return by_group.sum(axis=1, dtype=np.float64).reshape(kv_heads * head_dim, query_HN.shape[1])
+    xp = namespace(query_HN)
+    by_group = xp.reshape(query_HN, (kv_heads, heads // kv_heads, head_dim, query_HN.shape[1]))
+    return xp.reshape(xp.sum(by_group, axis=1, dtype=xp.float64), (kv_heads * head_dim, query_HN.shape[1]))
 
 
 def grouped_output_sum(
-    output_NH: Float[Array, "N H"], *, heads: int, kv_heads: int, head_dim: int
-) -> Float64[Array, "N K"]:
+    output_NH: Float[DeviceArray, "N H"], *, heads: int, kv_heads: int, head_dim: int
+) -> Float64[DeviceArray, "N K"]:
     """Sum the columns of the output matrix over the heads of each group, so that ``sum W_v`` is the layer's product.
 
     Args:
@@ -74,6 +74,7 @@ def grouped_output_sum(
         UsageError: The numbers do not divide, or do not give the columns of ``output_NH``.
 
     Example:
+        >>> import numpy as np
         >>> grouped_output_sum(np.array([[1.0, 2.0, 4.0, 8.0]]), heads=2, kv_heads=1, head_dim=2).tolist()
         [[5.0, 10.0]]
     """

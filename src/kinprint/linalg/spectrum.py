@@ -66,7 +66,7 @@ def singular_values(weight_MN: Float[Array, "M N"]) -> Float64[Array, " S"]:
     rounding = wide_SL.shape[1] * _UNIT
     with threads_for(wide_SL.shape[0]):
         squares_S = np.linalg.eigvalsh(_gram(wide_SL))
-        values_S = _resolved(squares_S, rounding * max(float(squares_S[-1]), 0.0))
+        values_S = resolved(squares_S, rounding * max(float(squares_S[-1]), 0.0))
         if values_S is not None:
             return values_S
         values_S = np.linalg.svd(wide_SL.astype(np.float64, copy=False), compute_uv=False)
@@ -117,7 +117,7 @@ def _thin_product(left_KM: Array, right_KN: Array) -> Array:
     lower_KK, shifts = _cholesky(left_KK, rounding * left_norm)
     if lower_KK is not None:
         squares_K = np.linalg.eigvalsh(lower_KK.T @ right_KK @ lower_KK)
-        values_K = _resolved(squares_K, (1 + shifts) * rounding * left_norm * right_norm)
+        values_K = resolved(squares_K, (1 + shifts) * rounding * left_norm * right_norm)
         if values_K is not None:
             return values_K
     left_core, right_core = (cast("Array", np.linalg.qr(_wide(side).T, mode="r")) for side in (left_KM, right_KN))
@@ -153,7 +153,7 @@ def _gram(weight_KM: Array) -> Array:
     return gram_KK
 
 
-def _resolved(squares_K: Array, noise: float) -> Array | None:
+def resolved(squares_K: Array, noise: float) -> Array | None:
     """Return the roots of eigenvalues, largest first, or None where rounding has spoilt more than it may.
 
     Args:

@@ -21,7 +21,8 @@ from jaxtyping import Float64
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import Array
 from kinprint.errors import UsageError
-from kinprint.linalg import singular_values
+from kinprint.linalg.device import Device
+from kinprint.linalg.stacked import singular_values_of
 
 SAMPLED = 8
 """Experts of a layer that are read where there are more: a layer then costs what 8 small MLPs do."""
@@ -53,8 +54,12 @@ def sampled(model: ModelView, stem: str, layer: int, *, fold: bool) -> list[int]
     return sorted(int(expert) for expert in order[places])
 
 
-def expert_spectra(model: ModelView, stem: str, layer: int, *, fold: bool) -> Mapping[str, Float64[Array, "E K"]]:
+def expert_spectra(
+    model: ModelView, stem: str, layer: int, *, fold: bool, device: Device | None = None
+) -> Mapping[str, Float64[Array, "E K"]]:
     """Return the singular values of ``up`` and ``down`` of the sampled experts, largest first.
+
+    With a device the experts of a layer are worked out together there.
 
     Raises:
         NonFiniteError: One of them holds NaN or Inf.
@@ -65,7 +70,9 @@ def expert_spectra(model: ModelView, stem: str, layer: int, *, fold: bool) -> Ma
     if missing:
         raise UsageError(f"no {stem}.{missing[0]} in one of the experts")
     return {
-        matrix: padded([singular_values(model.array(f"{stem}.{matrix}", layer, e, fold=fold)) for e in experts])
+        matrix: padded(
+            singular_values_of((model.array(f"{stem}.{matrix}", layer, e, fold=fold) for e in experts), device)
+        )
         for matrix in MATRICES
     }
 

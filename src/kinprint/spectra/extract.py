@@ -14,13 +14,16 @@ of the products, gain of that norm included, worked out from R x R cores; the ro
 tensor and do not enter. Layers without attention (state-space, linear attention, short convolution) have no attention
 spectra. Routed experts have MLP spectra by an extension of ours: see :mod:`kinprint.spectra.experts`.
 
+With a device the products of several layers are worked out together there (:mod:`kinprint.linalg.stacked`), to the same
+tolerance; so the device is no setting of a fingerprint. Without one everything is numpy, layer by layer.
+
 Source: GhostSpec, arXiv 2511.06390. Shared key/value heads are not in the paper's text: the whole-layer product sums
 the query heads of a group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -31,8 +34,11 @@ from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError, UsageError
 from kinprint.fingerprints import Extractor, Fingerprint
-from kinprint.linalg import product_singular_values, singular_values
+from kinprint.linalg import product_singular_values
+from kinprint.linalg.device import Device
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
+from kinprint.linalg.stacked import singular_values_of
+from kinprint.spectra.ahead import Ahead, Factors, LayerFactors
 from kinprint.spectra.experts import MATRICES, SAMPLED, expert_spectra, padded, pooled
 from kinprint.spectra.kinds import ATTENTION_ROLES, attention_notes
 
@@ -43,28 +49,31 @@ _BLOCK_BYTES = 1 << 25
 
 MLP_ROLES = ("mlp.up", "mlp.down", "moe.shared.up", "moe.shared.down", "moe.up", "moe.down")
 
-Layer = Callable[[ModelView, int, bool], Mapping[str, Array]]
-"""Spectra of one layer by name, norms folded or not. Raises UsageError with what the layer lacks."""
 
-
-def attention_spectra(model: ModelView, *, fold: bool) -> Fingerprint:
+def attention_spectra(model: ModelView, *, fold: bool, device: Device | None = None) -> Fingerprint:
     """Return the spectra of M_qk and M_vo of every layer.
 
     Args:
         model: The model.
         fold: Multiply norm gains into q, k and v first.
+        device: Where; numpy where none is given.
 
     Returns:
         ``layers`` [N]; ``qk`` and ``vo`` float64 [N, K], largest first, padded with zeros, which is what the D x D
         product's other singular values are. A layer that lacks a role, or holds NaN or Inf, is absent, and
         ``problems`` says why; it also says which layers have no attention, and which projections are products.
     """
-    layers = partial(_attention, fold=fold)
+    factors = partial(_attention, fold=fold)
+    layers = (
+        partial(_at_once, factors)
+        if device is None
+        else Ahead(model, factors, _candidates(model, ATTENTION_ROLES), device)
+    )
     arrays, problems = _all_layers(model, ("qk", "vo"), ATTENTION_ROLES, layers)
     return Fingerprint(ATTENTION[fold].id, arrays, (*problems, *attention_notes(model)))
 
 
-def mlp_spectra(model: ModelView, *, fold: bool) -> Fingerprint:
+def mlp_spectra(model: ModelView, *, fold: bool, device: Device | None = None) -> Fingerprint:
     """Return the spectra of the up and the down matrix of every layer's MLP.
 
     In a mixture the shared expert, which every token passes, stands for the MLP; where there is none, the routed
@@ -73,6 +82,7 @@ def mlp_spectra(model: ModelView, *, fold: bool) -> Fingerprint:
     Args:
         model: The model.
         fold: Multiply the norm's gain into up first.
+        device: Where; numpy where none is given.
 
     Returns:
         ``layers`` [N]; ``up`` and ``down`` float64 [N, K], as in :func:`attention_spectra`. A model with routed experts
@@ -80,13 +90,14 @@ def mlp_spectra(model: ModelView, *, fold: bool) -> Fingerprint:
         layer, the MLP itself in a dense layer; ``experts.each.up`` and ``experts.each.down`` [N, E, K], zeros where a
         layer has fewer experts.
     """
-    routed = cache(partial(expert_spectra, model, "moe", fold=fold))
-    arrays, problems = _all_layers(model, MATRICES, MLP_ROLES, partial(_mlp, routed=routed, fold=fold))
+    routed = cache(partial(expert_spectra, model, "moe", fold=fold, device=device))
+    dense = partial(_mlp, routed=routed, fold=fold, device=device)
+    arrays, problems = _all_layers(model, MATRICES, MLP_ROLES, dense)
     if model.layers("moe.up"):
         each: dict[int, Mapping[str, Array]] = {}
 
         def expert_layer(view: ModelView, layer: int) -> Mapping[str, Array]:
-            each[layer] = _each_expert(view, layer, routed=routed, fold=fold)
+            each[layer] = _each_expert(view, layer, routed=routed, dense=dense)
             return {matrix: pooled(rows_EK) for matrix, rows_EK in each[layer].items()}
 
         found, lost = _all_layers(model, MATRICES, ("mlp.up", "moe.up"), expert_layer)
@@ -104,7 +115,7 @@ def _all_layers(
     spectra: Callable[[ModelView, int], Mapping[str, Array]],
 ) -> tuple[dict[str, Array], list[str]]:
     """Collect every layer's spectra; a layer that cannot be used becomes a line of the problems."""
-    candidates = sorted({layer for role in roles for layer in model.layers(role)})
+    candidates = _candidates(model, roles)
     found: dict[int, Mapping[str, Array]] = {}
     left_out: dict[str, list[int]] = {}
     for layer in candidates:
@@ -120,6 +131,10 @@ def _all_layers(
     for product in products:
         arrays[product] = padded([layer[product] for layer in found.values()])
     return arrays, problems
+
+
+def _candidates(model: ModelView, roles: Sequence[str]) -> list[int]:
+    return sorted({layer for role in roles for layer in model.layers(role)})
 
 
 # -- attention -----------------------------------------------------------------------------------------------------
@@ -167,56 +182,65 @@ def _times(left: Array, right: Array) -> Array:
     return made
 
 
-def _product(first: _Projection, second: _Projection) -> Array:
-    """Return the singular values of ``first^T second``, through the factors of the lower rank where there are any."""
+def _factors(first: _Projection, second: _Projection) -> Factors:
+    """Return the factors of ``first^T second``, those of the lower rank where there are any."""
     if first.rows != second.rows:
         raise UsageError(f"factors of {first.rows} and {second.rows} rows: no head counts say how they share heads")
     if second.left_HR is not None and (first.left_HR is None or second.inner <= first.inner):
-        return product_singular_values(first.seen_from(second.left_HR), second.right_RD)
+        return first.seen_from(second.left_HR), second.right_RD
     if first.left_HR is not None:
-        return product_singular_values(first.right_RD, second.seen_from(first.left_HR))
-    return product_singular_values(first.right_RD, second.right_RD)
+        return first.right_RD, second.seen_from(first.left_HR)
+    return first.right_RD, second.right_RD
 
 
-def _attention(model: ModelView, layer: int, *, fold: bool) -> Mapping[str, Array]:
+def _attention(model: ModelView, layer: int, *, fold: bool) -> Iterator[tuple[str, Factors]]:
+    """Yield the factors of each product of a layer; the next ones are read when the former are done with."""
     _require(model, layer, ATTENTION_ROLES)
     query, key = (_Projection.of(model, role, layer, fold=fold) for role in ("attn.q", "attn.k"))
     if query.rows != key.rows and query.left_HR is None:
         heads, kv_heads = _head_counts(model, layer)
         size = key.rows // kv_heads
         query = _Projection(None, grouped_query_sum(query.right_RD, heads=heads, kv_heads=kv_heads, head_dim=size))
-    qk = _product(query, key)
+    yield "qk", _factors(query, key)
     del query, key
     value = _Projection.of(model, "attn.v", layer, fold=fold)
     output_DH = model.array("attn.o", layer, fold=fold)
     if output_DH.shape[1] != value.rows:
         heads, kv_heads = _head_counts(model, layer)
         output_DH = grouped_output_sum(output_DH, heads=heads, kv_heads=kv_heads, head_dim=value.rows // kv_heads)
-    return {"qk": qk, "vo": _product(_Projection(None, output_DH.T), value)}
+    yield "vo", _factors(_Projection(None, output_DH.T), value)
+
+
+def _at_once(factors: LayerFactors, model: ModelView, layer: int) -> Mapping[str, Array]:
+    return {product: product_singular_values(*pair) for product, pair in factors(model, layer)}
 
 
 # -- the MLP -------------------------------------------------------------------------------------------------------
 
 
 _Experts = Callable[[int], Mapping[str, Array]]
+_Dense = Callable[[ModelView, int], Mapping[str, Array]]
 
 
-def _mlp(model: ModelView, layer: int, *, routed: _Experts, fold: bool) -> Mapping[str, Array]:
+def _mlp(model: ModelView, layer: int, *, routed: _Experts, fold: bool, device: Device | None) -> Mapping[str, Array]:
     place = "mlp" if model.has("mlp.up", layer) or model.has("mlp.down", layer) else "moe.shared"
     if place == "moe.shared" and not model.has("moe.shared.up", layer):
         numbered = bool(model.experts("moe.shared.up", layer))
-        experts = expert_spectra(model, "moe.shared", layer, fold=fold) if numbered else routed(layer)
+        experts = expert_spectra(model, "moe.shared", layer, fold=fold, device=device) if numbered else routed(layer)
         return {matrix: pooled(rows_EK) for matrix, rows_EK in experts.items()}
     _require(model, layer, (f"{place}.up", f"{place}.down"))
-    up = singular_values(model.array(f"{place}.up", layer, fold=fold))
-    return {"up": up, "down": singular_values(model.array(f"{place}.down", layer, fold=fold))}
+    # One by one: what is stacked must be in memory at once, and these are a model's largest matrices.
+    return {
+        matrix: singular_values_of([model.array(f"{place}.{matrix}", layer, fold=fold)], device)[0]
+        for matrix in MATRICES
+    }
 
 
-def _each_expert(model: ModelView, layer: int, *, routed: _Experts, fold: bool) -> Mapping[str, Array]:
+def _each_expert(model: ModelView, layer: int, *, routed: _Experts, dense: _Dense) -> Mapping[str, Array]:
     """Return the spectra of a layer's sampled experts, [E, K]; a dense layer has one."""
     if layer in model.layers("moe.up"):
         return _checked(routed(layer))
-    return {matrix: values_K[None] for matrix, values_K in _mlp(model, layer, routed=routed, fold=fold).items()}
+    return {matrix: values_K[None] for matrix, values_K in dense(model, layer).items()}
 
 
 def _expert_notes(model: ModelView) -> list[str]:
@@ -265,7 +289,9 @@ def _checked(spectra: Mapping[str, Array]) -> Mapping[str, Array]:
 
 def _extractors(extract: Callable[..., Fingerprint], **settings: str | int) -> Mapping[bool, Extractor]:
     return {
-        fold: Extractor(method_id("spectra", VERSION, fold=fold, **settings), partial(extract, fold=fold))
+        fold: Extractor(
+            method_id("spectra", VERSION, fold=fold, **settings), partial(extract, fold=fold), on_device=True
+        )
         for fold in (True, False)
     }
 
