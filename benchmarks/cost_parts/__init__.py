@@ -1,0 +1,1 @@
+"""The parts of ``benchmarks/cost.py``: fixtures, cold processes, the streaming limit, tasks and the table."""

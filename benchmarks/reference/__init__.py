@@ -1,0 +1,1 @@
+"""Published procedures, written out dense and plain as their papers have them, to be measured against."""
