@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ from kinprint import fingerprints, registry
 from kinprint.architecture import ModelView, view
 from kinprint.checkpoint import open_checkpoint
 from kinprint.errors import CheckpointError, UsageError
+from kinprint.evidence.sampling import few_experts
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod, Method, ModelFingerprint
+from kinprint.linalg.device import CPU, Device
 from kinprint.types import Comparison, ControlPair, Inspection, MethodResult, ModelInfo, RoleSummary, Verdict
-from kinprint.verdict import ALPHA, Mode, decide, untested
+from kinprint.verdict import ALPHA, Limits, Mode, a_layer, decide, look_bytes, untested
 from kinprint.version import __version__
 
 _METHODS_OF: Mapping[Mode, tuple[str, ...]] = {"default": ("layernorm", "intrinsic", "ghostspec-mse")}
@@ -37,7 +41,7 @@ def open_model(reference: str | Path) -> Model:
     path = Path(reference)
     if fingerprints.is_fingerprint(path):
         return fingerprints.load(path)
-    return _open_view(path)
+    return _open_view(reference)
 
 
 def component_of(model: Model, name: str) -> ModelView:
@@ -56,13 +60,13 @@ def component_of(model: Model, name: str) -> ModelView:
     return model.components[name]
 
 
-def _open_view(path: Path) -> ModelView:
+def _open_view(path: str | Path) -> ModelView:
     """Open a checkpoint by role; what contradicts itself is reported with its place."""
     checkpoint = open_checkpoint(path)
     try:
         return view(checkpoint)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{checkpoint.location}: {error}") from error
 
 
 def fingerprint(
@@ -79,7 +83,7 @@ def fingerprint(
         UsageError: An unknown method.
         CheckpointError: The model cannot be read.
     """
-    side = _Side.of(model)
+    side = _Side.of(_model(model))
     if isinstance(side.model, ModelFingerprint):
         return side.model
     needed = registry.extractors(registry.select(methods))
@@ -99,7 +103,10 @@ def compare(
     mode: Mode = "default",
     alpha: float = ALPHA,
     component: str | None = None,
+    limits: Limits | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Give the verdict on one pair, and measure it with methods of the literature, each side also against third models.
 
@@ -112,7 +119,10 @@ def compare(
         mode: How much evidence is gathered for the verdict. ``quick`` and ``default`` stop where they have decided.
         alpha: Family-wise error rate of the exact tests.
         component: Compare this part of each model (``vision``, ``encoder``, ...) in place of the language model.
+        limits: What may be read of each model; see :class:`kinprint.verdict.Limits`.
+        device: Where arrays are worked through: ``cpu`` (numpy), ``torch``, ``cuda`` or ``cuda:N``.
         progress: Called before each step.
+        announce: Called with a sentence that says how much will be read, before it is.
 
     Returns:
         Verdict, measurements and controls.
@@ -124,8 +134,12 @@ def compare(
     if not 0 < alpha < 1:
         raise UsageError(f"alpha is {alpha}: give a probability between 0 and 1")
     chosen = [] if methods is None and mode == "quick" else registry.select(methods or _METHODS_OF.get(mode))
-    sides = [_Side.of(reference, component) for reference in (suspect, base, *controls)]
-    verdict = _verdict(sides, mode, alpha, progress)
+    limits = limits or Limits(full=mode == "thorough")
+    place = Device.of(device)
+    sides = _opened((suspect, base, *controls), component, limits, place)
+    verdict = _verdict(sides, mode, alpha, limits, progress, announce)
+    if methods is None:
+        sides = _as_read(sides, verdict)
     pairs = [(0, 1), *((side, third) for third in range(2, len(sides)) for side in (0, 1))]
     total, done = len(pairs) * len(chosen), 0
     results: dict[tuple[int, int], list[MethodResult]] = {pair: [] for pair in pairs}
@@ -157,14 +171,56 @@ def compare(
     )
 
 
-def _verdict(sides: Sequence[_Side], mode: Mode, alpha: float, progress: Progress | None) -> Verdict:
+def _opened(references: Sequence[Reference], component: str | None, limits: Limits, device: Device) -> list[_Side]:
+    """Open models side by side: over a network each waits for its headers."""
+    with ThreadPoolExecutor(len(references), thread_name_prefix="open") as pool:
+        models = list(pool.map(partial(_model, component=component), references))
+    return [_Side.of(model, limits, device) for model in models]
+
+
+def _model(reference: Reference, component: str | None = None) -> Model:
+    model = open_model(reference) if isinstance(reference, str | Path) else reference
+    return model if component is None else component_of(model, component)
+
+
+def _verdict(
+    sides: Sequence[_Side],
+    mode: Mode,
+    alpha: float,
+    limits: Limits,
+    progress: Progress | None,
+    announce: Callable[[str], None] | None,
+) -> Verdict:
     """Return the verdict on the first two sides; stored fingerprints hold no tensors to test."""
     models = [side.model for side in sides]
     suspect, base = models[:2]
     if not isinstance(suspect, ModelView) or not isinstance(base, ModelView):
         return untested("a stored fingerprint holds no tensors, which every test of the verdict needs", alpha)
     thirds = [model for model in models[2:] if isinstance(model, ModelView)]
-    return decide(suspect, base, controls=thirds, mode=mode, alpha=alpha, tell=lambda what: _tell(progress, what, 0, 0))
+    return decide(
+        suspect,
+        base,
+        controls=thirds,
+        mode=mode,
+        alpha=alpha,
+        limits=limits,
+        device=sides[0].device,
+        tell=lambda what: _tell(progress, what, 0, 0),
+        announce=announce,
+    )
+
+
+def _as_read(sides: Sequence[_Side], verdict: Verdict) -> list[_Side]:
+    """Return the models as far as the verdict read them, which is what methods that nobody asked for are measured on.
+
+    Vectors of all layers stay: norm gains are next to nothing.
+    """
+    reading, layers = verdict.reading, verdict.layer_map
+    if reading is None or not reading.sampled:
+        return list(sides)
+    read = [one for one in (layers.layers if layers is not None else ()) if one.base is not None]
+    kept = [{one.suspect for one in read}, {one.base for one in read if one.base is not None}]
+    return [side.as_read(sorted(kept[min(at, 1)])) for at, side in enumerate(sides)]
 
 
 def inspect(model: str | Path | ModelView, *, component: str | None = None) -> Inspection:
@@ -174,7 +230,7 @@ def inspect(model: str | Path | ModelView, *, component: str | None = None) -> I
         CheckpointError: It cannot be read, or is a fingerprint file.
         UsageError: It has no such component.
     """
-    found = model if isinstance(model, ModelView) else _open_view(Path(model))
+    found = model if isinstance(model, ModelView) else _open_view(model)
     found = found if component is None else component_of(found, component)
     tensors = found.checkpoint.tensors
     dtypes: dict[str, int] = {}
@@ -203,6 +259,8 @@ def inspect(model: str | Path | ModelView, *, component: str | None = None) -> I
         ignored=dict(found.ignored),
         bytes_total=sum(info.nbytes for info in tensors.values()),
         bytes_compare=sum(i.nbytes for name, i in tensors.items() if i.floating and name not in found.ignored),
+        bytes_look=look_bytes(found),
+        bytes_layer=a_layer(found, max(key.layer or 0 for key in found.parts)) if found.parts else 0,
     )
 
 
@@ -216,23 +274,45 @@ class _Side:
     model: Model
     info: ModelInfo
     made: dict[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
+    note: str | None = None
+    device: Device = CPU
 
     @classmethod
-    def of(cls, reference: Reference, component: str | None = None) -> _Side:
-        model = open_model(reference) if isinstance(reference, str | Path) else reference
-        model = model if component is None else component_of(model, component)
+    def of(cls, model: Model, limits: Limits | None = None, device: Device = CPU) -> _Side:
+        """Return a side; the content of a model that is not read whole has no digest."""
         if isinstance(model, ModelFingerprint):
-            return cls(model, model.model, dict(model.fingerprints))
-        return cls(model, model.info(content_digest=model.checkpoint.content_digest))
+            return cls(model, model.model, dict(model.fingerprints), device=device)
+        whole = limits is None or limits.whole(model)
+        info = model.info(content_digest=model.checkpoint.content_digest if whole else None)
+        return cls(model, info, device=device)
+
+    def as_read(self, layers: Sequence[int]) -> _Side:
+        """Return the same model with the matrices of some layers alone."""
+        if isinstance(self.model, ModelFingerprint):
+            return self
+        kept = few_experts(self.model, layers)
+        vectors = {
+            key: place
+            for key, place in self.model.parts.items()
+            if key.role.startswith("norm.") and key.layer is not None
+        }
+        self.model.checkpoint.fetch([(place.tensor, None) for place in vectors.values()])
+        note = f"as far as it was read: {len(layers)} layers" + (f" ({', '.join(map(str, layers))})" if layers else "")
+        return _Side(replace(kept, parts={**kept.parts, **vectors}), self.info, note=note, device=self.device)
 
     def get(self, extractor: Extractor) -> Fingerprint | None:
         """Return a fingerprint, made now if need be; None where only stored ones exist and this is not among them."""
         if extractor.id not in self.made and isinstance(self.model, ModelView):
-            self.made[extractor.id] = extractor.extract(self.model)
+            self.made[extractor.id] = extractor.run(self.model, self.device)
         return self.made.get(extractor.id)
 
 
 def _run(method: Method, a: _Side, b: _Side) -> MethodResult:
+    found = _measured(method, a, b)
+    return found if a.note is None else found.model_copy(update={"notes": (*found.notes, a.note)})
+
+
+def _measured(method: Method, a: _Side, b: _Side) -> MethodResult:
     if isinstance(method, FingerprintMethod):
         found = a.get(method.extractor), b.get(method.extractor)
         if found[0] is not None and found[1] is not None:

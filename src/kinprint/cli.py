@@ -6,12 +6,13 @@ Exit codes: 0 done; 1 internal error; 2 usage or a missing extra; 3 derived and 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from kinprint.api import Progress
     from kinprint.types import Record, Verdict
+    from kinprint.zoo.sparse import Dtype, Kind, Layout
 
 PLAIN_WIDTH = 1000
 """Columns of output that goes to a file or a pipe: enough that no cell of a table is broken."""
@@ -99,6 +101,22 @@ def compare(
         typer.Option("--alpha", metavar="FLOAT", help="Error rate of all exact tests together, between 0 and 1."),
     ] = 1e-6,
     component: ComponentOption = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="BYTES", help="Read at most this much of each model, such as 500MB."),
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option("--layers", min=1, metavar="N", help="Read at most this many layers whole.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every layer and compare every value, however large the models are.")
+    ] = False,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", metavar="NAME", help="Where to compute: cpu, or with the torch extra torch or cuda[:N]."
+        ),
+    ] = "cpu",
     fail_on: Annotated[
         FailOn | None,
         typer.Option(
@@ -124,6 +142,8 @@ def compare(
 
     if quick and thorough:
         raise UsageError("--quick and --thorough exclude each other: give one of them")
+    if (full or thorough) and (budget is not None or layers is not None):
+        raise UsageError("--full and --thorough read everything: leave out --budget and --layers")
     with _progress(quiet) as progress:
         result = api.compare(
             suspect,
@@ -133,7 +153,10 @@ def compare(
             mode="quick" if quick else "thorough" if thorough else "default",
             alpha=alpha,
             component=component,
+            limits=api.Limits(budget=_bytes(budget), layers=layers, full=full or thorough),
             progress=progress,
+            device=device,
+            announce=None if quiet else _announce,
         )
     _write_json(result, json)
     if not quiet and str(json) != "-":
@@ -142,6 +165,38 @@ def compare(
         print_comparison(result, _console(no_color), details=details)
     if fail_on is not None and result.verdict is not None:
         raise typer.Exit(_exit_code(result.verdict))
+
+
+_BYTES = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 1 << 10,
+    "MIB": 1 << 20,
+    "GIB": 1 << 30,
+}
+
+
+def _bytes(text: str | None) -> int | None:
+    """Return a number of bytes as people write it."""
+    if text is None:
+        return None
+    number = text.strip().rstrip("bBkKmMgGtTiI").strip()
+    unit = text.strip()[len(number) :].strip().upper()
+    try:
+        value = float(number) * _BYTES[unit]
+    except (KeyError, ValueError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UsageError(f"--budget {text!r} is no number of bytes: give one such as 500MB or 2GB")
+    return round(value)
+
+
+def _announce(sentence: str) -> None:
+    sys.stderr.write(f"kinprint: {sentence}\n")
 
 
 def _exit_code(verdict: Verdict) -> int:
@@ -246,6 +301,71 @@ def zoo_kinds(no_color: PlainOption = False) -> None:
         [(kind.name, kind.summary, kind.preserving, kind.describe_settings()) for kind in KINDS.values()],
         _console(no_color),
     )
+
+
+@zoo_app.command("sparse")
+def zoo_sparse(
+    shape: Annotated[
+        str,
+        typer.Argument(
+            metavar="SHAPE",
+            help="glm-4.5-air, glm-4.5-air-dense, llama-3-8b, llama-3-70b, mistral-7b, tiny-moe or tiny-dense.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write.")],
+    kind: Annotated[
+        str,
+        typer.Option("--kind", "-k", metavar="KIND", help="stranger, finetuned, upcycled or laundered."),
+    ] = "stranger",
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", metavar="DIR", help="What it comes from; a stranger has data where this has."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything drawn.")] = 0,
+    layers: Annotated[int | None, typer.Option("--layers", metavar="N", help="Only the first so many layers.")] = None,
+    filled: Annotated[
+        int, typer.Option("--filled", metavar="N", help="Layers that hold data, if no base says it.")
+    ] = 6,
+    filled_experts: Annotated[
+        int, typer.Option("--filled-experts", metavar="N", help="Experts that do in each of them.")
+    ] = 8,
+    layout: Annotated[
+        str, typer.Option("--layout", metavar="LAYOUT", help="Of experts: per-expert or fused.")
+    ] = "per-expert",
+    dtype: Annotated[str, typer.Option("--dtype", metavar="DTYPE", help="bf16 or fp8.")] = "bf16",
+    change: Annotated[
+        float, typer.Option("--change", metavar="FLOAT", help="Noise of a child, relative to the weights.")
+    ] = 0.1,
+    no_embeddings: Annotated[
+        bool, typer.Option("--no-embeddings", help="Leave embedding and output matrix as holes.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a checkpoint as long as a real one with data in a few layers and holes elsewhere, for tests of scale.
+
+    The file system must know sparse files. Prints the folder, its apparent and its actual size in bytes.
+    """
+    from kinprint.zoo.sparse import folder_bytes, write_sparse
+
+    with _progress(quiet) as progress:
+        write_sparse(
+            shape,
+            output,
+            seed=seed,
+            kind=cast("Kind", kind),  # write_sparse refuses other words, here and below
+            base=base,
+            layers=layers,
+            filled=filled,
+            filled_experts=filled_experts,
+            layout=cast("Layout", layout),
+            dtype=cast("Dtype", dtype),
+            change=change,
+            embeddings=not no_embeddings,
+            progress=progress,
+        )
+    if not quiet:
+        apparent, actual = folder_bytes(output)
+        typer.echo(f"{output}: {apparent} bytes long, {actual} on disk")
 
 
 @app.command()

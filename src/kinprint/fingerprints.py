@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import Array, LocalFile, SafetensorsFile, write_safetensors
 from kinprint.errors import CheckpointError, UsageError
+from kinprint.linalg.device import CPU, Device
 from kinprint.types import MethodResult, ModelInfo, Record
 from kinprint.version import __version__
 
@@ -42,10 +43,21 @@ class ModelFingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Extractor:
-    """The expensive half of a fingerprint method: once per model."""
+    """The expensive half of a fingerprint method: once per model.
+
+    Attributes:
+        id: Name, version and every setting that changes a number.
+        extract: Makes the fingerprint of a model.
+        on_device: Whether ``extract`` takes a ``device``; its numbers are the same on each, up to rounding.
+    """
 
     id: str
-    extract: Callable[[ModelView], Fingerprint]
+    extract: Callable[..., Fingerprint]
+    on_device: bool = False
+
+    def run(self, model: ModelView, device: Device = CPU) -> Fingerprint:
+        """Return the fingerprint of a model, worked out on a device where that is possible."""
+        return self.extract(model, device=device) if self.on_device and device != CPU else self.extract(model)
 
 
 @dataclass(frozen=True, slots=True)

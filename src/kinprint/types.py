@@ -320,6 +320,42 @@ class ThirdModel(Record):
     sizes: dict[str, float | None]
 
 
+class ReadingSide(Record):
+    """How much of one model was read.
+
+    Attributes:
+        bytes_read: Bytes that were looked at, headers and settings included.
+        bytes_total: Bytes of all tensors.
+        layers_read: Numbers of the layers of which something was read.
+        layers: Layers that there are.
+        revision: Commit that the model was read at, where it came from a repository.
+    """
+
+    bytes_read: int
+    bytes_total: int
+    layers_read: tuple[int, ...]
+    layers: int
+    revision: str | None = None
+
+
+class Reading(Record):
+    """How much of two models a verdict rests on.
+
+    Attributes:
+        sampled: Whether a sample was read and not all that could have been.
+        suspect: Of the suspect.
+        base: Of the base.
+        empty_layers: Pairs of layers that were passed over because one of them holds zeros only.
+        notes: Why reading ended where it did.
+    """
+
+    sampled: bool
+    suspect: ReadingSide
+    base: ReadingSide
+    empty_layers: int = 0
+    notes: tuple[str, ...] = ()
+
+
 class Verdict(Record):
     """What the evidence says, how sure it is, and what it does not say.
 
@@ -344,6 +380,7 @@ class Verdict(Record):
         power: What would have been seen.
         evidence: Everything that was tested.
         third_models: The same sizes against third models.
+        reading: How much of the models it rests on.
     """
 
     conclusion: Conclusion
@@ -361,6 +398,7 @@ class Verdict(Record):
     power: Power | None = None
     evidence: tuple[Evidence, ...] = ()
     third_models: tuple[ThirdModel, ...] = ()
+    reading: Reading | None = None
 
 
 class Comparison(Record):
@@ -415,6 +453,8 @@ class Inspection(Record):
         ignored: Tensors that are no parameters, with the reason.
         bytes_total: Bytes of all tensors.
         bytes_compare: Bytes that a compare with all methods would read.
+        bytes_look: Bytes that the first look of a compare reads.
+        bytes_layer: Bytes of the last layer, of mixtures with the experts that a compare reads of it.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -427,3 +467,5 @@ class Inspection(Record):
     ignored: dict[str, str]
     bytes_total: int
     bytes_compare: int
+    bytes_look: int = 0
+    bytes_layer: int = 0

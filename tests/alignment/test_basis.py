@@ -25,7 +25,8 @@ from kinprint.alignment.basis import (
     token_basis,
     token_rows,
 )
-from kinprint.alignment.trunk import FORMS, Trunk, Units
+from kinprint.alignment.forms import FORMS
+from kinprint.alignment.trunk import Trunk, Units
 from kinprint.architecture import PartKey
 from kinprint.transform import ModelState
 from kinprint.transform.vocabulary import with_tokens

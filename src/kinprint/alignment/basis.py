@@ -5,7 +5,8 @@ N = tokens, F = units.
 
 A basis is a pair of matrices with orthonormal columns, ``suspect_AK`` and ``base_BK``: an array of residual coordinates
 goes into the common basis by multiplication. Fits are orthogonal Procrustes solutions: of the cross product of two sets
-of matched rows, X^T Y = U S V^T, the basis is (U, V). Where widths differ the narrower model's space is kept whole.
+of matched rows, X^T Y = U S V^T, the basis is (U, V). Where widths differ the narrower model's space is kept whole;
+where both models are wider than ``WIDE``, the ``WIDE_DIRECTIONS`` leading directions are.
 
 A fit brings strangers nearer to each other too (their embeddings reach a cosine of .5), so a basis is no evidence.
 Whatever is tested afterwards must not have been used for the fit; ``fitted_on`` says what was.
@@ -21,18 +22,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64
 
-from kinprint.alignment.trunk import WRITING, Form, Trunk, Units, spaced, unit_rows
+from kinprint.alignment.forms import DIRECTIONS, WIDE, WIDE_DIRECTIONS, WRITING, Factors, Form, FormValue, drawn_axes
+from kinprint.alignment.trunk import Trunk, Units, spaced
 from kinprint.alignment.vocabulary import row_blocks_of, shared_tokens
 from kinprint.architecture import ModelView, PartKey
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
+from kinprint.linalg import products
 from kinprint.linalg.assignment import assignment
+from kinprint.linalg.device import CPU, Device, DeviceArray
+from kinprint.linalg.products import facing_cosines, in_common, truncated_procrustes, turned, unit_rows
 from kinprint.linalg.threads import side_by_side, threads_for
 
 BasisKind = Literal["stored", "tokens", "coordinates", "units"]
@@ -40,9 +45,8 @@ BasisKind = Literal["stored", "tokens", "coordinates", "units"]
 TOKENS = 8192
 """Most shared tokens that are read: more rows move a fit of some thousand coordinates by little."""
 
-DIRECTIONS = 256
-"""Most common directions in which forms are compared, drawn once: a cosine of 256 x 256 numbers is right to a
-hundredth, and whole forms of 4,096 coordinates would cost 250 times as much."""
+WIDE_TOKENS = 4096
+"""The same for wide models, of which only the leading directions are fitted."""
 
 _LEAST_TOKENS = 8
 _SEED = 0
@@ -57,12 +61,32 @@ class Basis:
         suspect_AK: The suspect's coordinates into the common ones.
         base_BK: The base's coordinates into the common ones.
         fitted_on: What it was fitted on, for people; empty where nothing was.
+        device: Where rows are brought into it.
     """
 
     kind: BasisKind
-    suspect_AK: Float64[Array, "A K"]
-    base_BK: Float64[Array, "B K"]
+    suspect_AK: Float[Array, "A K"]
+    base_BK: Float[Array, "B K"]
     fitted_on: str = ""
+    device: Device = CPU
+
+    def cosines(self, suspect_ND: Array, base_MD: Array) -> Float32[Array, "N M"]:
+        """Return the cosine, in the basis, of every row of the suspect's with every row of the base's."""
+        mine, theirs = self._common(suspect_ND, base_MD)
+        with threads_for(self.directions):
+            return self.device.get(mine @ theirs.T)
+
+    def facing_cosines(self, suspect_ND: Array, base_ND: Array) -> Float64[Array, " N"]:
+        """Return the cosine, in the basis, of every row of the suspect's with the base's row of the same place."""
+        return self.device.get(facing_cosines(*self._common(suspect_ND, base_ND)))
+
+    def _common(self, suspect_ND: Array, base_MD: Array) -> tuple[DeviceArray, DeviceArray]:
+        put = self.device.put
+        with threads_for(self.directions):
+            return (
+                in_common(put(suspect_ND), put(self.suspect_AK)),
+                in_common(put(base_MD), put(self.base_BK)),
+            )
 
     @property
     def directions(self) -> int:
@@ -88,21 +112,45 @@ def procrustes(suspect_NA: Float[Array, "N A"], base_NB: Float[Array, "N B"]) ->
     return from_cross(suspect_NA.astype(np.float64).T @ base_NB.astype(np.float64))
 
 
-def from_cross(cross_AB: Float64[Array, "A B"]) -> tuple[Array, Array]:
-    """Return the basis that a sum of products of matched rows gives; the narrower model's side is the identity."""
-    with threads_for(min(cross_AB.shape)):
-        left, _, right = np.linalg.svd(cross_AB, full_matrices=False)
-        turn_AB = left @ right
-    rows, columns = turn_AB.shape
-    return (np.eye(rows), turn_AB.T) if rows < columns else (turn_AB, np.eye(columns))
+def from_cross(cross_AB: Float[Array, "A B"], device: Device = CPU) -> tuple[Array, Array]:
+    """Return the basis that a sum of products of matched rows gives.
+
+    The narrower model's side is the identity. Where both models are wider than ``WIDE``, the basis has the
+    ``WIDE_DIRECTIONS`` directions in which the rows agree most, found by a randomised range finder: to decompose all
+    of 4,096 takes 20 s.
+    """
+    fit = (
+        partial(truncated_procrustes, directions=WIDE_DIRECTIONS, seed=_SEED)
+        if min(cross_AB.shape) > WIDE
+        else products.procrustes
+    )
+    left, right = fit(device.put(cross_AB))
+    return device.get(left), device.get(right)
+
+
+def from_rows(suspect_NA: Array, base_NB: Array, device: Device = CPU) -> tuple[Array, Array]:
+    """Return the basis that few matched rows give: as many directions as there are rows, where both models are wide."""
+    if min(suspect_NA.shape[1], base_NB.shape[1]) <= WIDE:
+        return from_cross(suspect_NA.astype(np.float64).T @ base_NB.astype(np.float64), device)
+    if len(suspect_NA) > WIDE_DIRECTIONS:
+        # float32: the range finder that follows works in it, and leading directions are far above its rounding.
+        left, right = (device.put(rows.astype(np.float32, copy=False)) for rows in (suspect_NA, base_NB))
+        with threads_for(len(suspect_NA)):
+            return from_cross(device.get(left.T @ right), device)
+    with threads_for(len(suspect_NA)):
+        mine_AN, mine_NN = np.linalg.qr(suspect_NA.T.astype(np.float32))
+        theirs_BN, theirs_NN = np.linalg.qr(base_NB.T.astype(np.float32))
+        left, _, right = np.linalg.svd(mine_NN @ theirs_NN.T)
+        return mine_AN @ left, theirs_BN @ right.T
 
 
 def stored_basis(suspect: Trunk, base: Trunk) -> Basis | Refusal:
     """Return the identity, for models of one width."""
     if suspect.width != base.width:
         return Refusal(f"the models have {suspect.width} and {base.width} residual coordinates")
-    eye = np.eye(suspect.width)
-    return Basis("stored", eye, eye)
+    # Of wide models in directions drawn once: what is compared in them is right to 1 / sqrt(WIDE_DIRECTIONS).
+    axes = drawn_axes(suspect.width, WIDE_DIRECTIONS) if suspect.width > WIDE else np.eye(suspect.width)
+    return Basis("stored", axes, axes)
 
 
 def token_rows(suspect: ModelView, base: ModelView, role: str = "embed.token") -> tuple[Array, Array] | Refusal:
@@ -131,8 +179,9 @@ def token_rows(suspect: ModelView, base: ModelView, role: str = "embed.token") -
         return Refusal(f"no vocabulary to tell which of {rows[0]} and {rows[1]} tokens are the same")
     if ids[0].size < _LEAST_TOKENS:
         return Refusal(f"the models share {ids[0].size} tokens, and {_LEAST_TOKENS} are the least to fit a basis on")
-    if ids[0].size > TOKENS:
-        chosen = np.sort(np.random.default_rng(_SEED).choice(ids[0].size, TOKENS, replace=False))
+    wide = min(suspect.shape(key.role)[1], base.shape(key.role)[1]) > WIDE
+    if ids[0].size > (most := WIDE_TOKENS if wide else TOKENS):
+        chosen = np.sort(np.random.default_rng(_SEED).choice(ids[0].size, most, replace=False))
         ids = ids[0][chosen], ids[1][chosen]
     try:
         found = [
@@ -143,15 +192,18 @@ def token_rows(suspect: ModelView, base: ModelView, role: str = "embed.token") -
     return found[0], found[1]
 
 
-def token_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
+def token_basis(rows: tuple[Array, Array], device: Device = CPU) -> Basis | Refusal:
     """Return the orthogonal (or rectangular) Procrustes fit of the embeddings of shared tokens.
 
     Args:
         rows: Of suspect and base, as ``token_rows`` gives them.
+        device: Where the fit is worked out, and rows are brought into it.
     """
     if not rows[0].any() or not rows[1].any():
         return Refusal("the shared tokens' embeddings are zero")
-    return Basis("tokens", *procrustes(*rows), fitted_on=f"embeddings of {len(rows[0])} shared tokens")
+    return Basis(
+        "tokens", *from_rows(*rows, device), device=device, fitted_on=f"embeddings of {len(rows[0])} shared tokens"
+    )
 
 
 def coordinate_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
@@ -166,23 +218,32 @@ def coordinate_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
         return Refusal("the shared tokens' embeddings are zero")
     cosines_AB = unit_rows(rows[0].T) @ unit_rows(rows[1].T).T
     here, there = assignment(np.abs(cosines_AB))
-    suspect, base = np.zeros((cosines_AB.shape[0], here.size)), np.zeros((cosines_AB.shape[1], here.size))
-    suspect[here, np.arange(here.size)] = np.where(cosines_AB[here, there] < 0, -1.0, 1.0)
-    base[there, np.arange(here.size)] = 1.0
+    signs = np.where(cosines_AB[here, there] < 0, -1.0, 1.0)
+    axes = drawn_axes(here.size, WIDE_DIRECTIONS) if here.size > WIDE else np.eye(here.size)
+    suspect, base = (np.zeros((count, axes.shape[1])) for count in cosines_AB.shape)
+    suspect[here] = signs[:, None] * axes
+    base[there] = axes
     return Basis("coordinates", suspect, base, fitted_on=f"embedding columns of {len(rows[0])} shared tokens")
 
 
-def in_basis(form_DD: Array, side_DK: Array, out_DK: Array | None = None) -> Array:
+def in_basis(form: FormValue, side_DK: Array, out_DK: Array | None = None, device: Device = CPU) -> Array:
     """Return a form in a common basis, without its mean diagonal, at unit length and flat; zeros where nothing is left.
 
     The mean diagonal says only how much of the stream is passed on, in which strangers agree.
 
     Args:
-        form_DD: Output coordinates by input coordinates.
+        form: Output coordinates by input coordinates.
         side_DK: The basis of the input.
         out_DK: The basis of the output, where it is another.
+        device: Where it is worked out.
     """
-    common = turned(turned(form_DD.T, side_DK if out_DK is None else out_DK).T, side_DK)
+    side, written = device.put(side_DK), device.put(side_DK if out_DK is None else out_DK)
+    with threads_for(side_DK.shape[1]):
+        if isinstance(form, Factors):
+            made = turned(device.put(form.left_RD), written).T @ turned(device.put(form.right_RD), side)
+        else:
+            made = turned(turned(device.put(form.T), written).T, side)
+    common = device.get(made)
     common = common - np.eye(len(common), dtype=np.float32) * np.float32(
         np.trace(common, dtype=np.float64) / len(common)
     )
@@ -190,32 +251,12 @@ def in_basis(form_DD: Array, side_DK: Array, out_DK: Array | None = None) -> Arr
     return (common / norm if norm > 0 else common).ravel()
 
 
-def turned(rows_ND: Array, side_DK: Array) -> Array:
-    """Return rows in a common basis, float32; nothing is multiplied where the basis is the model's own."""
-    if side_DK.shape[0] == side_DK.shape[1] and np.array_equal(side_DK, np.eye(len(side_DK))):
-        return rows_ND.astype(np.float32, copy=False)
-    with threads_for(side_DK.shape[1]):
-        return rows_ND.astype(np.float32, copy=False) @ side_DK.astype(np.float32)
-
-
-def in_common(rows_ND: Array, side_DK: Array) -> Array:
-    """Return rows in a common basis at unit length, float32. What lies outside the basis is left out before."""
-    return unit_rows(turned(rows_ND, side_DK))
-
-
 def compared_in(basis: Basis) -> tuple[Array, Array]:
     """Return both sides of a basis, or of ``DIRECTIONS`` directions of it, drawn once, where it has more."""
     if basis.directions <= DIRECTIONS:
         return basis.suspect_AK, basis.base_BK
-    axes = _drawn_axes(basis.directions)
+    axes = drawn_axes(basis.directions)
     return turned(axes.T, basis.suspect_AK.T).T, turned(axes.T, basis.base_BK.T).T
-
-
-@cache
-def _drawn_axes(directions: int) -> Array:
-    drawn = np.random.default_rng(_SEED).standard_normal((directions, DIRECTIONS))
-    with threads_for(DIRECTIONS):
-        return np.linalg.qr(drawn)[0].astype(np.float32)
 
 
 def form_similarities(
@@ -243,7 +284,7 @@ def form_similarities(
     written = compared_in(basis if write is None else write)
     compared = (range(len(suspect.layers)) if rows is None else rows, range(len(base.layers)))
     sides = [
-        _flat_forms(trunk, at, side, out, wanted)
+        _flat_forms(trunk, at, side, out, wanted, basis.device)
         for trunk, at, side, out in zip((suspect, base), compared, compared_in(basis), written, strict=True)
     ]
     found: dict[Form, Array] = {}
@@ -258,14 +299,14 @@ def form_similarities(
 
 
 def _flat_forms(
-    trunk: Trunk, compared: Sequence[int], side_DK: Array, out_DK: Array, forms: tuple[Form, ...]
+    trunk: Trunk, compared: Sequence[int], side_DK: Array, out_DK: Array, forms: tuple[Form, ...], device: Device
 ) -> dict[Form, tuple[list[int], list[Array]]]:
     """Return for each form the positions of the layers that have it, and it in a basis; layer by layer."""
 
     def flat(at: int) -> dict[Form, Array]:
         made = trunk.forms(trunk.layers[at])
         return {
-            form: in_basis(made[form], side_DK, out_DK if form in WRITING else side_DK)
+            form: in_basis(made[form], side_DK, out_DK if form in WRITING else side_DK, device)
             for form in forms
             if form in made
         }
@@ -292,7 +333,6 @@ def match_units(suspect: Units, base: Units, basis: Basis, *, most: int | None =
         gate).
     """
     chosen = spaced(suspect, len(suspect.key_FD) if most is None else most)
-    with threads_for(basis.directions):
-        cosines = in_common(suspect.key_FD[chosen], basis.suspect_AK) @ in_common(base.key_FD, basis.base_BK).T
+    cosines = basis.cosines(suspect.key_FD[chosen], base.key_FD)
     here, there = assignment(cosines)
     return chosen[here], there, cosines[here, there]

@@ -3,45 +3,46 @@
 Axes: D = residual coordinates, H = query rows (heads * head_dim), K = key/value rows, F = units of an MLP or expert,
 G = key/value groups, C = head_dim.
 
-What a layer computes does not depend on how its heads, units and coordinates are written down. Four matrices of
-residual coordinates by residual coordinates keep what does not change, here called the layer's *forms*:
+What a layer computes does not depend on how its heads, units and coordinates are written down; what of it does not
+change is in its forms (``kinprint.alignment.forms``).
 
-* ``qk``: the sum over query heads of W_q^T W_k, what attends to what;
-* ``vo``: the sum over heads of W_o W_v, what attention moves;
-* ``ud``: the sum over units of down and up, W_down W_up, the linear part of the MLP;
-* ``gate``: the sum over units of the outer square of the gate row at unit length (of the up row in an MLP without one).
-
-They are the same for any order of heads and units, any V/O mixing, any Q/K gauge that positions allow, any exchange of
-scale between up and down and, where norms subtract the mean, any constant added to what is written to all coordinates;
-a rotation of the stream turns them, M -> R M R^T. Where an MLP is a mixture the
-mean over its experts is taken, so that experts which are copies of one dense MLP have that MLP's forms.
-
-Source: the products are GhostSpec's (arXiv 2511.06390, section 3.1) with gains folded, and those of the centred
-residual signatures (arXiv 2608.14929); the gauges are those of ``kinprint.transform``.
+Of a model wider than ``WIDE`` a layer holds what fits: of grouped-query attention the sum of the query heads of each
+key/value group (and of the columns of the output matrix), which is all that the forms see of them, and of its MLPs at
+most ``MOST_UNITS`` units, those with the longest gate rows, whatever their numbers. A layer of a model of 70 billion
+parameters would take 3.4 GB in float32, and so takes a fifteenth of that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int64
 
+from kinprint.alignment.forms import (
+    FORM_UNITS,
+    WIDE,
+    Factors,
+    Form,
+    FormValue,
+    drawn_axes,
+    in_axes,
+    mlp_forms,
+)
 from kinprint.architecture import Geometry, ModelView
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
 from kinprint.linalg.threads import threads_for
 
-Form = Literal["qk", "vo", "ud", "gate"]
-FORMS: tuple[Form, ...] = ("qk", "vo", "ud", "gate")
+MOST_UNITS = 1024
+"""Most units that a layer of a wide model holds, of all its MLPs together."""
 
-WRITING: tuple[Form, ...] = ("vo", "ud")
-"""Forms whose rows are written to the stream; all others only read it."""
+_BLOCK_ROWS = 2048
 
 _MIXTURE_ROLES = (("moe", True), ("moe.shared", False))
 """Stems of the roles of a mixture's MLPs, and whether they are numbered by expert."""
@@ -62,10 +63,15 @@ class Attention:
     heads: int
     kv_heads: int
 
-    def group_factors(self, form: Literal["qk", "vo"]) -> tuple[Float64[Array, "G C D"], Float64[Array, "G C D"]]:
+    def group_factors(self, form: Literal["qk", "vo"]) -> tuple[Float[Array, "G C D"], Float[Array, "G C D"]]:
         """Return (left, right) so that a key/value group's form is ``left[g].T @ right[g]``, summed over its heads."""
-        right = (self.k_KD if form == "qk" else self.v_KD).astype(np.float64)
+        right = self.k_KD if form == "qk" else self.v_KD
         size = right.shape[0] // self.kv_heads
+        if self.heads == self.kv_heads and right.shape[1] > WIDE:
+            # Nothing to sum, and float64 copies of a wide layer are large.
+            blocks = (self.kv_heads, size, -1)
+            return (self.q_HD if form == "qk" else self.o_HD).reshape(blocks), right.reshape(blocks)
+        right = right.astype(np.float64)
         shape = {"heads": self.heads, "kv_heads": self.kv_heads, "head_dim": size}
         left = grouped_query_sum(self.q_HD, **shape) if form == "qk" else grouped_output_sum(self.o_HD.T, **shape).T
         blocks = (self.kv_heads, size, -1)
@@ -79,6 +85,8 @@ class Units:
     ``gate_FD`` is None where the MLP has no gate. The channels of a state-space block that is a layer's only one count
     as units too (``state_space``): two rows of the input projection and a column of the output projection each. Their
     numbering is not free where heads of channels share a decay (Mamba 2), so no exact test permutes them.
+
+    ``numbers`` says which units these are where the layer holds some of ``count``; ``stem`` is that of their roles.
     """
 
     gate_FD: Float32[Array, "F D"] | None
@@ -86,6 +94,13 @@ class Units:
     down_FD: Float32[Array, "F D"]
     expert: int | None = None
     state_space: bool = False
+    stem: str = "mlp"
+    numbers: Int64[Array, " F"] | None = None
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.count:
+            object.__setattr__(self, "count", len(self.up_FD))
 
     @property
     def key_FD(self) -> Float32[Array, "F D"]:
@@ -113,17 +128,19 @@ class Trunk:
     Attributes:
         view: The model.
         layers: Numbers of the layers that have attention or an MLP.
+        wide: Whether layers hold a sample of units and forms are kept as factors.
     """
 
     def __init__(self, view: ModelView) -> None:
         """Read nothing yet."""
         self.view = view
+        self.wide = _stream_width(view) > WIDE
         self.layers: list[int] = sorted(
             {key.layer for key in view.parts if key.layer is not None and key.role in _HELD}
         )
         self._lock = Lock()
         self._layers: dict[int, Layer] = {}
-        self._forms: dict[int, Mapping[Form, Array]] = {}
+        self._forms: dict[int, Mapping[Form, FormValue]] = {}
 
     @property
     def geometry(self) -> Geometry:
@@ -145,13 +162,13 @@ class Trunk:
         """Return one layer."""
         layer = self._layers.get(number)
         if layer is None:
-            layer = read_layer(self.view, number)
+            layer = read_layer(self.view, number, wide=self.wide)
             with self._lock:
                 _make_room(self._layers, _layer_bytes(layer))
                 self._layers[number] = layer
         return layer
 
-    def forms(self, number: int) -> Mapping[Form, Float32[Array, "D D"]]:
+    def forms(self, number: int) -> Mapping[Form, FormValue]:
         """Return the forms that a layer has."""
         made = self._forms.get(number)
         if made is None:
@@ -164,7 +181,8 @@ class Trunk:
     @cached_property
     def repeats(self) -> bool:
         """Whether two layers are nearly the same, as in a model whose depth was scaled up."""
-        flat = [self.forms(number)["vo"].ravel() for number in self.layers if "vo" in self.forms(number)]
+        axes = drawn_axes(self.width) if self.wide else np.eye(0)
+        flat = [in_axes(self.forms(number)["vo"], axes) for number in self.layers if "vo" in self.forms(number)]
         if len(flat) < 2:
             return False
         with threads_for(len(flat)):
@@ -178,8 +196,19 @@ class Trunk:
         """What could not be read in any layer."""
         return tuple(problem for number in self.layers for problem in self.layer(number).problems)
 
+    def numbered(self, number: int, units: Units, chosen: Int64[Array, " L"]) -> Units:
+        """Return units of one MLP of a layer by their numbers in it, whether the layer holds them or not.
 
-_HELD_BYTES = 1 << 30
+        Raises:
+            NonFiniteError: One of them holds NaN or Inf.
+        """
+        if units.numbers is None:
+            gate = None if units.gate_FD is None else units.gate_FD[chosen]
+            return replace(units, gate_FD=gate, up_FD=units.up_FD[chosen], down_FD=units.down_FD[chosen])
+        return _chosen_units(self.view, units.stem, number, units.expert, chosen)
+
+
+_HELD_BYTES = 1 << 29
 """Bytes of layers, and of forms, that are kept; what was kept first makes room for what comes."""
 
 
@@ -202,36 +231,77 @@ _REPEATED = 0.5
 _HELD = frozenset({"attn.q", "attn.q_b", "mlp.up", "moe.up", "moe.shared.up", "ssm.in"})
 
 
-def read_layer(view: ModelView, number: int) -> Layer:
-    """Read one layer, gains folded. What holds NaN or Inf, or has no head geometry, is left out with its reason."""
+def _stream_width(view: ModelView) -> int:
+    """Return the width of what the first layer reads, from its shape; 0 where there is none."""
+    for role in ("attn.k", "mlp.up", "moe.up", "moe.shared.up", "ssm.in"):
+        for layer in view.layers(role)[:1]:
+            experts = view.experts(role, layer)
+            return view.shape(role, layer, experts[0] if experts else None)[-1]
+    return 0
+
+
+def read_layer(view: ModelView, number: int, *, wide: bool = False) -> Layer:
+    """Read one layer, gains folded. What holds NaN or Inf, or has no head geometry, is left out with its reason.
+
+    Args:
+        view: The model.
+        number: The layer.
+        wide: Hold sums over the query heads of a group, and a sample of units; see the module.
+    """
     problems: list[str] = []
     attention: Attention | None = None
     mlps: list[Units] = []
     try:
-        attention = _attention(view, number)
+        attention = _attention(view, number, wide=wide)
     except NonFiniteError as error:
         problems.append(str(error))
-    for stem, expert in _mlps(view, number):
+    places = _mlps(view, number)
+    most = max(1, MOST_UNITS // len(places)) if wide and places else None
+    for stem, expert in places:
         try:
-            units = _units(view, stem, number, expert)
+            units = _units(view, stem, number, expert, most=most)
             mlps += [] if units is None else [units]
         except NonFiniteError as error:
             problems.append(str(error))
     return Layer(attention, tuple(mlps), tuple(problems))
 
 
-def _attention(view: ModelView, number: int) -> Attention | None:
+def _attention(view: ModelView, number: int, *, wide: bool) -> Attention | None:
     size = view.heads_at(number)
     if size is None or size.heads % size.kv_heads or not all(view.has(role, number) for role in ("attn.v", "attn.o")):
         return None
-    roles = ("attn.q", "attn.k", "attn.v")
-    q, k, v = (_single(view.array(role, number, fold=True)) for role in roles)
-    o = _written(view, "attn.o", number)
-    if v.shape[0] % size.kv_heads or o.shape[0] * size.kv_heads != v.shape[0] * size.heads:
+    shapes = {role: view.shape(role, number) for role in ("attn.q", "attn.k", "attn.v", "attn.o")}
+    values, written = shapes["attn.v"][0], shapes["attn.o"][1]
+    if values % size.kv_heads or written * size.kv_heads != values * size.heads:
         return None
-    if len({part.shape[1] for part in (q, k, v, o)}) > 1:
+    if len({shapes["attn.o"][0], *(shapes[role][1] for role in ("attn.q", "attn.k", "attn.v"))}) > 1:
         return None  # reads or writes another stream
-    return Attention(q, k, v, o, size.heads, size.kv_heads)
+    k, v = (_single(view.array(role, number, fold=True)) for role in ("attn.k", "attn.v"))
+    if wide and size.heads > size.kv_heads:
+        q = _summed_queries(view, number, size.heads, size.kv_heads)
+        o = _summed_output(view, number, size.kv_heads, values)
+        return Attention(q, k, v, o, size.kv_heads, size.kv_heads)
+    q = _single(view.array("attn.q", number, fold=True))
+    return Attention(q, k, v, _written(view, "attn.o", number), size.heads, size.kv_heads)
+
+
+def _summed_queries(view: ModelView, number: int, heads: int, kv_heads: int) -> Array:
+    """Return the sum of the query heads of each key/value group, [K, D], without all heads in memory."""
+    group = view.shape("attn.q", number)[0] // kv_heads
+    sums: list[Array] = []
+    for first in range(0, group * kv_heads, group):
+        rows = _single(view.rows("attn.q", number, rows=slice(first, first + group), fold=True))
+        sums.append(rows.reshape(heads // kv_heads, -1, rows.shape[1]).sum(axis=0))
+    return np.concatenate(sums)
+
+
+def _summed_output(view: ModelView, number: int, kv_heads: int, values: int) -> Array:
+    """Return the sum of each group's columns of the output matrix, as rows [K, D], block by block."""
+    blocks: list[Array] = []
+    for _, block in view.row_blocks("attn.o", number):
+        by_group = block.reshape(len(block), kv_heads, -1, values // kv_heads)
+        blocks.append(_single(by_group.sum(axis=2).reshape(len(block), values)))
+    return _as_written(view, np.concatenate(blocks).T)
 
 
 def _mlps(view: ModelView, number: int) -> list[tuple[str, int | None]]:
@@ -248,19 +318,50 @@ def _mlps(view: ModelView, number: int) -> list[tuple[str, int | None]]:
     return found
 
 
-def _units(view: ModelView, stem: str, number: int, expert: int | None) -> Units | None:
+def _units(view: ModelView, stem: str, number: int, expert: int | None, *, most: int | None) -> Units | None:
     if stem == "ssm":
         return _channels(view, number)
     if not view.has(f"{stem}.down", number, expert):
         return None
+    shape = view.shape(f"{stem}.up", number, expert)
+    gated = view.has(f"{stem}.gate", number, expert)
+    if view.shape(f"{stem}.down", number, expert) != shape[::-1] or (
+        gated and view.shape(f"{stem}.gate", number, expert) != shape
+    ):
+        return None
+    if most is not None and shape[0] > most:
+        norms = _row_norms(view, f"{stem}.gate" if gated else f"{stem}.up", number, expert)
+        chosen = np.sort(np.argsort(-norms, kind="stable")[:most])
+        return _chosen_units(view, stem, number, expert, chosen)
+    gate = _single(view.array(f"{stem}.gate", number, expert, fold=True)) if gated else None
+    up = _single(view.array(f"{stem}.up", number, expert, fold=True))
+    return Units(gate, up, _written(view, f"{stem}.down", number, expert), expert, stem=stem)
+
+
+def _chosen_units(view: ModelView, stem: str, number: int, expert: int | None, chosen: Array) -> Units:
     gate = None
     if view.has(f"{stem}.gate", number, expert):
-        gate = _single(view.array(f"{stem}.gate", number, expert, fold=True))
-    up = _single(view.array(f"{stem}.up", number, expert, fold=True))
-    down = _written(view, f"{stem}.down", number, expert)
-    if up.shape != down.shape or (gate is not None and gate.shape != up.shape):
-        return None
-    return Units(gate, up, down, expert)
+        gate = _single(view.chosen(f"{stem}.gate", number, expert, rows=chosen, fold=True))
+    return Units(
+        gate,
+        _single(view.chosen(f"{stem}.up", number, expert, rows=chosen, fold=True)),
+        _as_written(view, _single(view.chosen(f"{stem}.down", number, expert, columns=chosen)).T),
+        expert,
+        stem=stem,
+        numbers=chosen,
+        count=view.shape(f"{stem}.up", number, expert)[0],
+    )
+
+
+def _row_norms(view: ModelView, role: str, number: int, expert: int | None) -> Float64[Array, " F"]:
+    """Return the lengths of the rows of a matrix, gains folded, block by block."""
+    count = view.shape(role, number, expert)[0]
+    squares: list[Array] = []
+    for first in range(0, count, _BLOCK_ROWS):
+        rows = slice(first, min(first + _BLOCK_ROWS, count))
+        block = view.rows(role, number, expert, rows=rows, fold=True)
+        squares.append(np.einsum("fd,fd->f", block, block, dtype=np.float64))
+    return np.sqrt(np.concatenate(squares))
 
 
 def _channels(view: ModelView, number: int) -> Units | None:
@@ -276,11 +377,15 @@ def _channels(view: ModelView, number: int) -> Units | None:
 
 
 def _written(view: ModelView, role: str, number: int, expert: int | None = None) -> Array:
-    """Return what each row of a layer writes to the stream, [rows, D].
+    """Return what each row of a layer writes to the stream, [rows, D]."""
+    return _as_written(view, _single(view.array(role, number, expert)).T)
+
+
+def _as_written(view: ModelView, rows_ND: Array) -> Array:
+    """Return rows as the stream keeps them.
 
     Where norms subtract the mean over coordinates, the mean of what is written is never seen again: it is left out.
     """
-    rows_ND = _single(view.array(role, number, expert)).T
     return rows_ND - rows_ND.mean(axis=1, keepdims=True) if view.family.norm == "layer" else rows_ND
 
 
@@ -288,27 +393,35 @@ def _single(values: Array) -> Array:
     return np.asarray(values, dtype=np.float32)
 
 
-def unit_rows(rows_ND: Array) -> Array:
-    """Return rows at unit length, float32; a zero row stays zero."""
-    # float64: a sum of squares of tiny numbers is zero in float32. einsum casts in small buffers.
-    norms_N = np.sqrt(np.einsum("nd,nd->n", rows_ND, rows_ND, dtype=np.float64))
-    return (rows_ND / np.where(norms_N > 0, norms_N, 1.0)[:, None]).astype(np.float32)
+def forms_of(layer: Layer) -> dict[Form, FormValue]:
+    """Return a layer's forms, float32 [D, D] or as factors.
 
-
-def forms_of(layer: Layer) -> dict[Form, Array]:
-    """Return a layer's forms, float32 [D, D]: they are stored for every layer, and none is ever a small difference."""
-    forms: dict[Form, Array] = {}
+    float32: they are stored for every layer, and none is ever a small difference.
+    """
+    forms: dict[Form, FormValue] = {}
     if layer.attention is not None:
+        factored = layer.attention.k_KD.shape[1] > WIDE
         for form in ("qk", "vo"):
+            if factored and layer.attention.heads == layer.attention.kv_heads:
+                # Nothing to sum: the factors are the layer's own arrays, and take no memory.
+                one = layer.attention
+                forms[form] = Factors(one.q_HD, one.k_KD) if form == "qk" else Factors(one.o_HD, one.v_KD)
+                continue
             left, right = layer.attention.group_factors(form)
             rows = left.shape[0] * left.shape[1]
             with threads_for(left.shape[2]):
-                forms[form] = (left.reshape(rows, -1).T @ right.reshape(rows, -1)).astype(np.float32)
+                left, right = left.reshape(rows, -1), right.reshape(rows, -1)
+                if factored:
+                    forms[form] = Factors(left.astype(np.float32), right.astype(np.float32))
+                else:
+                    forms[form] = (left.T @ right).astype(np.float32)
     if layer.mlps:
-        with threads_for(layer.mlps[0].up_FD.shape[1]):
-            forms["ud"] = _mean([units.down_FD.T @ units.up_FD for units in layer.mlps])
-            keys = [unit_rows(units.key_FD) for units in layer.mlps]
-            forms["gate"] = _mean([key.T @ key for key in keys])
+        factored = layer.mlps[0].up_FD.shape[1] > WIDE
+        chosen = [largest(units, FORM_UNITS) if factored else slice(None) for units in layer.mlps]
+        forms |= mlp_forms(
+            [(u.key_FD[some], u.up_FD[some], u.down_FD[some]) for u, some in zip(layer.mlps, chosen, strict=True)],
+            factored=factored,
+        )
     return forms
 
 
@@ -354,7 +467,3 @@ def largest(units: Units, most: int) -> Array:
         return np.arange(count)
     norms = np.einsum("fd,fd->f", units.key_FD, units.key_FD, dtype=np.float64)
     return np.sort(np.argsort(-norms, kind="stable")[:most])
-
-
-def _mean(arrays: Sequence[Array]) -> Array:
-    return np.asarray(np.mean(np.stack(arrays), axis=0), dtype=np.float32)

@@ -31,17 +31,23 @@ from kinprint.alignment.basis import (
     compared_in,
     form_similarities,
     from_cross,
+    from_rows,
     in_basis,
     match_units,
-    procrustes,
 )
-from kinprint.alignment.trunk import Form, Trunk, Units, largest, pooled, unit_rows
+from kinprint.alignment.forms import WIDE, Form, FormValue, inner, times, times_transposed, trace
+from kinprint.alignment.trunk import Trunk, Units, largest, pooled
 from kinprint.checkpoint import Array
 from kinprint.linalg.assignment import assignment
+from kinprint.linalg.device import CPU, Device
+from kinprint.linalg.products import unit_rows
 from kinprint.linalg.threads import threads_for
 
 UNITS = 384
 """Most units of a suspect's layer that are matched, the largest; against all units of the base's layer."""
+
+_WIDE_UNITS = 256
+"""Most units of a layer of a wide model that are matched with, the largest."""
 
 _LEAST_UNITS = 16
 _SUSPECT_LAYERS = 4
@@ -49,6 +55,9 @@ _SUSPECT_LAYERS = 4
 
 _BASE_LAYERS = 4
 """Layers of the base to start from for each of them, nearest first."""
+
+_WIDE_LAYERS = 2
+"""The same of wide models, of either."""
 
 _FITTED_LAYERS = 8
 """Most layers that sharpen the basis, spread over the depth."""
@@ -64,24 +73,27 @@ class _Start:
     basis: Basis
 
 
-def unit_basis(suspect: Trunk, base: Trunk, *, starts: Sequence[tuple[int, int]] | None = None) -> Basis | Refusal:
+def unit_basis(
+    suspect: Trunk, base: Trunk, *, starts: Sequence[tuple[int, int]] | None = None, device: Device = CPU
+) -> Basis | Refusal:
     """Return a basis fitted on matched MLP units, or why there is none.
 
     Args:
         suspect: One model.
         base: The other.
         starts: Layers to start from, where it is known which face each other; otherwise they are searched for.
+        device: Where rows are matched and fits worked out.
     """
     sides = [_usable(trunk) for trunk in (suspect, base)]
     if not sides[0] or not sides[1]:
         return Refusal(f"one of the models has no layer with {_LEAST_UNITS} MLP units and attention")
-    tables = _Tables(suspect, base)
+    tables = _Tables(suspect, base, device)
     usable = [both for both in starts or () if both[0] in sides[0] and both[1] in sides[1]]
     if not usable:
         usable = [
             (here, there)
-            for here in _spread(sides[0], _SUSPECT_LAYERS)
-            for there in _nearest_layers(suspect, base, here, sides[1])
+            for here in _spread(sides[0], _WIDE_LAYERS if suspect.wide else _SUSPECT_LAYERS)
+            for there in _nearest_layers(suspect, base, here, sides[1])[: _WIDE_LAYERS if base.wide else _BASE_LAYERS]
         ]
     # Where it is known which layers face each other, one round is enough to read the embeddings by.
     rounds = 1 if starts else _ROUNDS_ALONE
@@ -107,8 +119,8 @@ def match_by_properties(suspect: Trunk, base: Trunk, here: int, there: int) -> t
 class _Tables:
     """Units of the layers of two models with their properties as ranks, each worked out once."""
 
-    def __init__(self, suspect: Trunk, base: Trunk) -> None:
-        self.suspect, self.base = suspect, base
+    def __init__(self, suspect: Trunk, base: Trunk, device: Device = CPU) -> None:
+        self.suspect, self.base, self.device = suspect, base, device
         self._trunks = (suspect, base)
         self._made: dict[tuple[int, int], tuple[Units, Array]] = {}
 
@@ -123,7 +135,11 @@ class _Tables:
         """Return the pooled units of a layer of the suspect (0) or base (1)."""
         units = pooled(self._trunks[side].layer(number))
         assert units is not None  # only layers that have units are asked for
-        return units
+        if not self._trunks[side].wide:
+            return units
+        some = largest(units, _WIDE_UNITS)
+        gate = None if units.gate_FD is None else units.gate_FD[some]
+        return Units(gate, units.up_FD[some], units.down_FD[some])
 
 
 def _by_properties(tables: _Tables, here: int, there: int) -> tuple[Array, Array]:
@@ -151,7 +167,7 @@ def _spread(layers: Sequence[int], most: int) -> list[int]:
 
 def _started(tables: _Tables, here: int, there: int, rounds: int) -> _Start:
     """Return the basis that one pair of layers gives."""
-    basis = Basis("units", *procrustes(*_by_properties(tables, here, there)))
+    basis = Basis("units", *from_rows(*_by_properties(tables, here, there), tables.device), device=tables.device)
     for _ in range(rounds):
         basis = _sharpened(tables, basis, [(here, there)])
     return _Start(_agreement(tables.suspect.forms(here), tables.base.forms(there), basis), basis)
@@ -160,28 +176,45 @@ def _started(tables: _Tables, here: int, there: int, rounds: int) -> _Start:
 def _sharpened(tables: _Tables, basis: Basis, pairs: Sequence[tuple[int, int]]) -> Basis:
     """Match gate rows in a basis and fit the basis anew on them, each pair of rows weighed by its squared cosine."""
     cross_AB = np.zeros((tables.suspect.width, tables.base.width))
+    wide = min(cross_AB.shape) > WIDE
+    matched: list[tuple[Array, Array]] = []
     for here, there in pairs:
         mine, theirs = tables.units(0, here), tables.units(1, there)
         rows, columns, cosines = match_units(mine, theirs, basis, most=UNITS)
         weights = np.maximum(cosines, 0.0)[:, None] ** 2
+        left, right = unit_rows(mine.key_FD[rows]) * weights, unit_rows(theirs.key_FD[columns])
+        if wide:
+            matched.append((left, right))
+            continue
         with threads_for(tables.suspect.width):
-            cross_AB += (unit_rows(mine.key_FD[rows]) * weights).T @ unit_rows(theirs.key_FD[columns])
-    if not cross_AB.any():
+            cross_AB += left.T @ right
+    if not (cross_AB.any() or any(left.any() for left, _ in matched)):
         return basis
-    return Basis("units", *from_cross(cross_AB), fitted_on=f"gate rows of matched MLP units in {len(pairs)} layers")
+    device = tables.device
+    if wide:
+        rows = [np.concatenate(side) for side in zip(*matched, strict=True)]
+        sides = from_rows(rows[0], rows[1], device)
+    else:
+        sides = from_cross(cross_AB, device)
+    fitted_on = f"gate rows of matched MLP units in {len(pairs)} layers"
+    return Basis("units", *sides, device=device, fitted_on=fitted_on)
 
 
-def _agreement(mine: Mapping[Form, Array], theirs: Mapping[Form, Array], basis: Basis) -> float:
+def _agreement(mine: Mapping[Form, FormValue], theirs: Mapping[Form, FormValue], basis: Basis) -> float:
     """Return how well the attention forms of two layers, which no fit has used, agree."""
     suspect, base = compared_in(basis)
-    cosines = [float(in_basis(mine[form], suspect) @ in_basis(theirs[form], base)) for form in _HELD_OUT]
+    device = basis.device
+    cosines = [
+        float(in_basis(mine[form], suspect, device=device) @ in_basis(theirs[form], base, device=device))
+        for form in _HELD_OUT
+    ]
     return float(np.mean(cosines))
 
 
 # -- what no basis changes -----------------------------------------------------------------------------------------
 
 
-def unit_properties(units: Units, forms: Mapping[Form, Array]) -> Float64[Array, "F P"]:
+def unit_properties(units: Units, forms: Mapping[Form, FormValue]) -> Float64[Array, "F P"]:
     """Return numbers of every unit that no basis and no exchange of scale or sign between up and down changes."""
     up_FD, down_FD = unit_rows(units.up_FD), unit_rows(units.down_FD)
     gate_FD = up_FD if units.gate_FD is None else unit_rows(units.gate_FD)
@@ -192,10 +225,9 @@ def unit_properties(units: Units, forms: Mapping[Form, Array]) -> Float64[Array,
         np.linalg.norm(units.up_FD.astype(np.float64), axis=1)
         * np.linalg.norm(units.down_FD.astype(np.float64), axis=1),
     ]
-    for form_DD in (forms[name] for name in forms):
-        with threads_for(form_DD.shape[0]):
-            forward = [rows @ form_DD.T for rows in (gate_FD, up_FD, down_FD)]
-            backward = [rows @ form_DD for rows in (gate_FD, up_FD, down_FD)]
+    for form in (forms[name] for name in forms):
+        forward = [times_transposed(rows, form) for rows in (gate_FD, up_FD, down_FD)]
+        backward = [times(rows, form) for rows in (gate_FD, up_FD, down_FD)]
         found += [_dots(gate_FD, forward[0]), _dots(up_FD, forward[2]), _dots(down_FD, forward[1])]
         found += [_dots(gate_FD, forward[2]) * _dots(gate_FD, forward[1])]
         found += [_dots(gate_FD, backward[2]) * _dots(gate_FD, backward[1])]
@@ -203,20 +235,20 @@ def unit_properties(units: Units, forms: Mapping[Form, Array]) -> Float64[Array,
     return np.stack(found, axis=1)
 
 
-def layer_properties(layer_forms: Mapping[Form, Array]) -> Float64[Array, " P"]:
+def layer_properties(layer_forms: Mapping[Form, FormValue]) -> Float64[Array, " P"]:
     """Return numbers of a layer that do not depend on the basis: sizes of its forms and traces of their products."""
-    forms = [layer_forms[name].astype(np.float64) for name in layer_forms]
-    norms = [float(np.linalg.norm(form)) or 1.0 for form in forms]
+    forms = [layer_forms[name] for name in layer_forms]
+    norms = [float(np.sqrt(max(0.0, inner(form, form)))) or 1.0 for form in forms]
     found = [float(np.log(norm)) for norm in norms]
     for i, (left, size) in enumerate(zip(forms, norms, strict=True)):
-        found.append(float(np.trace(left)) / size)
+        found.append(trace(left) / size)
         for right, other in zip(forms[i:], norms[i:], strict=True):
-            found += [float((left * right).sum()) / size / other, float((left * right.T).sum()) / size / other]
+            found += [inner(left, right) / size / other, inner(left, right, transposed=True) / size / other]
     return np.array(found)
 
 
 def _nearest_layers(suspect: Trunk, base: Trunk, here: int, among: Sequence[int]) -> list[int]:
-    if len(among) <= _BASE_LAYERS:
+    if len(among) <= (_WIDE_LAYERS if base.wide else _BASE_LAYERS):
         return list(among)
     mine = suspect.forms(here)
     same = [number for number in among if list(base.forms(number)) == list(mine)]

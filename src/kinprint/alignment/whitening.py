@@ -12,17 +12,24 @@ the moments turn with the models, so nothing that a rotation leaves alone is tou
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float64
 
-from kinprint.alignment.basis import Basis, turned
-from kinprint.alignment.trunk import Layer, pooled, spaced, unit_rows
+from kinprint.alignment.basis import Basis
+from kinprint.alignment.forms import WIDE
+from kinprint.alignment.trunk import Layer, pooled, spaced
 from kinprint.checkpoint import Array
+from kinprint.linalg.device import Device
+from kinprint.linalg.products import turned, unit_rows
 from kinprint.linalg.threads import threads_for
 
 UNITS = 512
 """Most units of a layer that count, of all sizes."""
+
+WIDE_ROWS = 256
+"""Most rows of a matrix of a wide model that count, evenly spaced."""
 
 RIDGE = 0.1
 """Added to each direction's share of the mean energy."""
@@ -38,19 +45,22 @@ def whitened(suspect: Sequence[Layer], base: Sequence[Layer], basis: Basis) -> t
     """
     sides = ((suspect, basis.suspect_AK), (base, basis.base_BK))
     read, write = (
-        _scaled(basis, sum((_moment(layers, side, written=written) for layers, side in sides), np.zeros(())))
+        _scaled(
+            basis,
+            sum((_moment(layers, side, basis.device, written=written) for layers, side in sides), np.zeros(())),
+        )
         for written in (False, True)
     )
     return read, write
 
 
-def _moment(layers: Sequence[Layer], side_DK: Array, *, written: bool) -> Float64[Array, "K K"]:
+def _moment(layers: Sequence[Layer], side_DK: Array, device: Device, *, written: bool) -> Float64[Array, "K K"]:
     total = np.zeros((side_DK.shape[1], side_DK.shape[1]))
     for layer in layers:
         for rows in _rows(layer, written=written):
-            common = turned(unit_rows(rows), side_DK)
+            common = turned(unit_rows(device.put(rows)), device.put(side_DK))
             with threads_for(side_DK.shape[1]):
-                total += common.T @ common / len(common)
+                total += device.get(common.T @ common) / len(rows)
     # Both models weigh the same, whatever their depth.
     energy = float(np.trace(total))
     return total / energy if energy > 0 else total
@@ -58,10 +68,12 @@ def _moment(layers: Sequence[Layer], side_DK: Array, *, written: bool) -> Float6
 
 def _rows(layer: Layer, *, written: bool) -> Iterator[Array]:
     if layer.attention is not None:
-        yield from (layer.attention.o_HD,) if written else (layer.attention.k_KD, layer.attention.v_KD)
+        for rows in (layer.attention.o_HD,) if written else (layer.attention.k_KD, layer.attention.v_KD):
+            step = max(1, len(rows) // WIDE_ROWS) if rows.shape[1] > WIDE else 1
+            yield rows[::step]
     units = pooled(layer)
     if units is not None:
-        some = spaced(units, UNITS)
+        some = spaced(units, WIDE_ROWS if units.up_FD.shape[1] > WIDE else UNITS)
         yield from (units.down_FD[some],) if written else (units.key_FD[some], units.up_FD[some])
 
 
@@ -72,4 +84,4 @@ def _scaled(basis: Basis, moment_KK: Array) -> Basis:
     with threads_for(len(moment_KK)):
         values, vectors = np.linalg.eigh(moment_KK / energy)
         scale_KK = (vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE)) @ vectors.T
-        return Basis(basis.kind, basis.suspect_AK @ scale_KK, basis.base_BK @ scale_KK, basis.fitted_on)
+        return replace(basis, suspect_AK=basis.suspect_AK @ scale_KK, base_BK=basis.base_BK @ scale_KK)

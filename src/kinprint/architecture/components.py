@@ -35,12 +35,15 @@ def split(checkpoint: Checkpoint) -> tuple[frozenset[str], Mapping[str, frozense
     apart = {name: skeleton(name) for name in checkpoint.tensors}
     layered = {name for name, (_, numbers) in apart.items() if numbers}
     found: dict[str, set[str]] = {}
-    for name in checkpoint.tensors:
-        title = _title(name, words)
-        if title is not None:
+    titles: dict[str, str | None] = {}
+    for name, (text, _) in apart.items():
+        # Words are the same wherever only numbers differ, and a mixture has thousands of such names.
+        if text not in titles:
+            titles[text] = _title(name, words)
+        if (title := titles[text]) is not None:
             found.setdefault(title, set()).add(name)
     trunk = set(checkpoint.tensors).difference(*found.values())
-    encoder = _encoder(trunk & layered, trunk)
+    encoder = _encoder(trunk & layered, trunk) if any("encoder" in text for text in titles) else set[str]()
     if encoder:
         found[ENCODER] = encoder
     ahead = _ahead(checkpoint, trunk - encoder, apart)
@@ -92,7 +95,8 @@ def _ahead(checkpoint: Checkpoint, trunk: set[str], apart: Mapping[str, tuple[st
     )
     if said is None:
         return set()
-    layers = {apart[name][1][0] for name in trunk if set(name.split(".")) & _AHEAD_NAMES and apart[name][1]}
+    texts = {text for text, _ in apart.values() if set(text.split(".")) & _AHEAD_NAMES}
+    layers = {apart[name][1][0] for name in trunk if apart[name][0] in texts and apart[name][1]}
     beyond = {layer for layer in layers if layer >= said}
     return {name for name in trunk if apart[name][1] and apart[name][1][0] in beyond}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 
@@ -189,10 +189,13 @@ class Rule(Record):
         """
         if len(found) != len(self.slots):
             return None  # a name that spells "#" itself
-        at = list(zip(self.slots, found, strict=True))
-        if any(slot.isdigit() and int(slot) != number for slot, number in at):
-            return None
-        return {slot: number for slot, number in at if not slot.isdigit()}
+        at: dict[str, int] = {}
+        for slot, number in zip(self.slots, found, strict=True):
+            if not slot.isdigit():
+                at[slot] = number
+            elif int(slot) != number:
+                return None
+        return at
 
     @cached_property
     def vector(self) -> bool:
@@ -330,6 +333,7 @@ UNKNOWN = Family(name="unknown", summary="no table fits: tensors keep their name
 """The family of a model that no table fits."""
 
 
+@lru_cache(maxsize=1 << 16)
 def skeleton(name: str) -> tuple[str, tuple[int, ...]]:
     """Return a tensor name with ``#`` for every layer or expert number, and the numbers.
 

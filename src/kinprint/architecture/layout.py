@@ -151,6 +151,17 @@ def part_shape(shape: tuple[int, ...], rule: Rule, index: int, geometry: Geometr
     return (rows[index], *inner[1:])
 
 
+def first_row(stored: tuple[int, ...], rule: Rule, index: int, expert: int | None, geometry: Geometry) -> int | None:
+    """Return where the rows of a part begin among those of the stored tensor; None where they lie apart in it.
+
+    Of stacked experts among the rows of one expert.
+    """
+    if rule.layout != "out-in" or (len(rule.parts) > 1 and rule.split != "blocks"):
+        return None
+    each = stored[0] // _experts(stored[0], geometry) if rule.rows else 0
+    return each * (expert or 0) + sum(part_shape(stored, rule, i, geometry)[0] for i in range(index))
+
+
 def take(stored: Array, rule: Rule, index: int, expert: int | None, geometry: Geometry) -> Array:
     """Return one part of a stored array, [out, in] or [out], as a view where possible."""
     shape = part_shape(stored.shape, rule, index, geometry)

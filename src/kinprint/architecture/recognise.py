@@ -71,7 +71,7 @@ def view(checkpoint: Checkpoint, tables: tuple[Family, ...] | None = None) -> Mo
 def _by_skeleton(tensors: Iterable[str]) -> Names:
     names: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for name in tensors:
-        if "#" in name.split(".") or "{" in name or "}" in name:
+        if ("#" in name and "#" in name.split(".")) or "{" in name or "}" in name:
             continue  # it spells what stands for a number
         text, numbers = skeleton(name)
         names.setdefault(text, []).append((name, numbers))
@@ -221,13 +221,19 @@ def _fit(family: Family, prefix: str, names: Names, checkpoint: Checkpoint) -> M
     ignored = dict(_ignored(family, prefix, names))
     in_rows = int(lookup(checkpoint.config, family, "experts") or 0)
     parts: dict[PartKey, Place] = {}
+    packed = {name.removesuffix(ending) for ending in _SCALES for name in checkpoint.tensors if name.endswith(ending)}
     for rule in family.tensor:
+        checked: set[tuple[int, ...]] = set()
         for name, numbers in names.get(rule_skeleton(rule.name, prefix), ()):
             info = checkpoint.tensors[name]
-            packed = any(name + ending in checkpoint.tensors for ending in _SCALES)
-            if name in ignored or not info.floating or packed:
+            if name in ignored or not info.floating or name in packed:
                 continue
-            for key, place in _places(name, info.shape, rule, numbers, family.blocks, in_rows):
+            if (at := rule.numbers(numbers)) is None or (rule.layers and at.get("layer") not in rule.layers):
+                continue
+            if info.shape not in checked:
+                _check_axes(name, info.shape, rule)
+                checked.add(info.shape)
+            for key, place in _places(name, info.shape, rule, at, family.blocks, in_rows):
                 if key in parts:
                     raise CheckpointError(
                         f"tensors {parts[key].tensor!r} and {name!r} both play {key}: keep one of them"
@@ -262,13 +268,8 @@ def _ignored(family: Family, prefix: str, names: Names) -> Iterator[tuple[str, s
             yield name, entry.reason
 
 
-def _places(
-    name: str, shape: tuple[int, ...], rule: Rule, numbers: tuple[int, ...], blocks: int, in_rows: int
-) -> Iterator[tuple[PartKey, Place]]:
-    at = rule.numbers(numbers)
-    if at is None or (rule.layers and at.get("layer") not in rule.layers):
-        return
-    layer = at["layer"] * blocks + at.get("block", 0) if "layer" in at else None
+def _check_axes(name: str, shape: tuple[int, ...], rule: Rule) -> None:
+    """Refuse a tensor whose axes its role cannot have, or too many experts."""
     axes = layout.axes_stored(rule)
     plain = rule.parts[0].role.startswith(OTHER)  # kept as it is, whatever its axes
     if (not plain and (len(shape) != axes if axes is not None else len(shape) < 2)) or 0 in shape:
@@ -276,10 +277,20 @@ def _places(
             f"tensor {name!r} has shape {list(shape)}, which {rule.parts[0].role} cannot have: the checkpoint is "
             "damaged, or of a family that kinprint does not know"
         )
-    stacked = range(shape[0]) if rule.stacked else range(in_rows)
-    experts = stacked if rule.stacked or rule.rows else [at.get("expert")]
-    if len(experts) > _MOST_EXPERTS:
+    if rule.stacked and shape[0] > _MOST_EXPERTS:
         raise CheckpointError(f"tensor {name!r} has shape {list(shape)}: no model has {shape[0]} experts in a layer")
+
+
+def _places(
+    name: str, shape: tuple[int, ...], rule: Rule, at: Mapping[str, int], blocks: int, in_rows: int
+) -> Iterator[tuple[PartKey, Place]]:
+    layer = at["layer"] * blocks + at.get("block", 0) if "layer" in at else None
+    stacked = range(shape[0]) if rule.stacked else range(in_rows)
+    experts = stacked if rule.stacked or rule.rows else (at.get("expert"),)
+    if len(experts) > _MOST_EXPERTS:
+        raise CheckpointError(
+            f"tensor {name!r} has shape {list(shape)}: no model has {len(experts)} experts in a layer"
+        )
     for index, part in enumerate(rule.parts):
         place = Place(name, rule, index)
         for expert in experts:
@@ -289,8 +300,12 @@ def _places(
 def _lengths(parts: Mapping[PartKey, Place], checkpoint: Checkpoint) -> dict[str, frozenset[int]]:
     """Return the lengths that each kind of axis has in any layer."""
     found: dict[str, set[int]] = {}
+    seen: set[tuple[tuple[int, ...], int, int]] = set()
     for place in {id(place): place for place in parts.values()}.values():
         shape = checkpoint.tensors[place.tensor].shape
+        if (like := (shape, id(place.rule), place.index)) in seen:
+            continue
+        seen.add(like)
         for kind, length in layout.axis_lengths(shape, place.rule, place.index):
             found.setdefault(kind, set()).add(length)
     return {kind: frozenset(lengths) for kind, lengths in found.items()}
@@ -345,12 +360,13 @@ def _experts(parts: Mapping[PartKey, Place]) -> int:
 def _check_shapes(model: ModelView) -> None:
     """Every axis has one length; raises CheckpointError naming the tensor that breaks it."""
     lengths: dict[str, tuple[int, str]] = {}
-    shapes: dict[int, tuple[int, ...]] = {}
+    shapes: dict[tuple[tuple[int, ...], int, int], tuple[int, ...]] = {}
     for key, place in model.parts.items():
-        if id(place) not in shapes:
-            shapes[id(place)] = model.shape(key.role, key.layer, key.expert)
+        like = model.checkpoint.tensors[place.tensor].shape, id(place.rule), place.index
+        if like not in shapes:
+            shapes[like] = model.shape(key.role, key.layer, key.expert)
         part = place.part
-        for axis, length in zip((part.out, part.input), shapes[id(place)], strict=False):
+        for axis, length in zip((part.out, part.input), shapes[like], strict=False):
             label = axis.format(layer=key.layer, expert=key.expert)
             if label in (OWN, ""):
                 continue

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -182,6 +182,24 @@ class ModelView:
         norm = self.shape("norm.q", layer)[0] if self.has("norm.q", layer) else None
         return heads_of_layer(self.geometry, self.family, self.checkpoint.config, query=query, key=key, norm=norm)
 
+    def only(self, layers: Collection[int], experts: Mapping[int, Collection[int]] | None = None) -> ModelView:
+        """Return the same model with the parts of some layers alone, and with all that stands in no layer.
+
+        Args:
+            layers: Layers to keep.
+            experts: By layer, the routed experts to keep; all in a layer that is not named.
+        """
+        kept = {
+            key: place
+            for key, place in self.parts.items()
+            if key.layer is None
+            or (
+                key.layer in layers
+                and (key.expert is None or experts is None or key.expert in experts.get(key.layer, (key.expert,)))
+            )
+        }
+        return replace(self, parts=kept)
+
     # -- values ----------------------------------------------------------------------------------------------------
 
     def stored(self, role: str, layer: int | None = None, expert: int | None = None) -> Array:
@@ -220,6 +238,79 @@ class ModelView:
         if not _finite(values):
             raise NonFiniteError(self.tensor_name(role, layer, expert))
         return self._folded(values, role, layer, expert) if fold else values
+
+    def rows(
+        self, role: str, layer: int | None = None, expert: int | None = None, *, rows: slice, fold: bool = False
+    ) -> Array:
+        """Return neighbouring rows of a part, [rows, in]; see :meth:`array`.
+
+        Only their bytes are read, where the stored layout keeps the rows of a part together.
+
+        Raises:
+            NonFiniteError: A row (or a gain folded into it) holds NaN or Inf.
+        """
+        key = PartKey(role, layer, expert)
+        product = self.products.get(key)
+        if product is not None:
+            left = self.rows(product.left, layer, rows=rows)
+            right = self.array(product.right, layer, fold=fold)
+            return (left * self.gain(product.norm, layer).astype(left.dtype)) @ right
+        normed = self.parts[key].part.normed
+        first, last, _ = rows.indices(self.shape(role, layer, expert)[0])
+        if fold and normed and self.has(normed, layer):
+            size = self.shape(normed, layer)[0]
+            if first % size or last % size:  # the norm of a row's block is that of rows outside the range too
+                return self.array(role, layer, expert, fold=True)[rows]
+        values = _widen(self.stored_rows(role, layer, expert, rows=slice(first, last)))
+        if not _finite(values):
+            raise NonFiniteError(self.tensor_name(role, layer, expert))
+        return self._folded(values, role, layer, expert) if fold else values
+
+    def chosen(
+        self,
+        role: str,
+        layer: int | None = None,
+        expert: int | None = None,
+        *,
+        rows: slice | Array | None = None,
+        columns: Array | None = None,
+        fold: bool = False,
+    ) -> Array:
+        """Return some rows or some columns of a part as float32, without a whole copy of it where it is stored plainly.
+
+        Columns are not folded: what writes to the stream has no norm before it that is the stream's.
+
+        Raises:
+            NonFiniteError: What was chosen (or a gain folded into it) holds NaN or Inf.
+        """
+        stored = self.stored(role, layer, expert)
+        values = _widen(stored[:, columns] if columns is not None else stored if rows is None else stored[rows])
+        if not _finite(values):
+            raise NonFiniteError(self.tensor_name(role, layer, expert))
+        return self._folded(values, role, layer, expert) if fold else values
+
+    def stored_rows(self, role: str, layer: int | None, expert: int | None, *, rows: slice) -> Array:
+        """Return neighbouring rows of a part in the stored dtype; see :meth:`rows`."""
+        key = PartKey(role, layer, expert)
+        if key in self.products:
+            return self.rows(role, layer, expert, rows=rows)
+        there, place = self._rows_there(key, rows), self.parts[key]
+        if there is None:
+            return self.stored(role, layer, expert)[rows]
+        if place.rule.stacked:
+            return self.checkpoint.read_item(place.tensor, expert or 0, there)
+        return self.checkpoint.read(place.tensor, there)
+
+    def rows_stored(self, key: PartKey, rows: slice) -> slice | None:
+        """Return which rows of the stored tensor neighbouring rows of a part are; None where they lie apart."""
+        return None if self.parts[key].rule.stacked else self._rows_there(key, rows)
+
+    def _rows_there(self, key: PartKey, rows: slice) -> slice | None:
+        """Return the same; of stacked experts among the rows of one."""
+        place = self.parts[key]
+        stored = self.checkpoint.tensors[place.tensor].shape
+        first = layout.first_row(stored, place.rule, place.index, key.expert, self.geometry)
+        return None if first is None else slice(first + rows.start, first + rows.stop)
 
     def _multiplied(self, product: Product, layer: int | None, *, fold: bool) -> Array:
         """Return a projection from its factors, the gain between them always included; see :class:`Product`."""

@@ -24,14 +24,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from kinprint.alignment.basis import Refusal, token_rows
-from kinprint.alignment.trunk import Layer, Trunk, unit_rows
+from kinprint.alignment.trunk import Layer, Trunk
 from kinprint.alignment.unit_basis import match_by_properties
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
+from kinprint.evidence.exact_units import numbered
 from kinprint.evidence.pair import Facing, Pair, spread
 from kinprint.evidence.records import SEED, Statement
 from kinprint.linalg.permutation import permutation_test
+from kinprint.linalg.products import unit_rows
 from kinprint.linalg.threads import threads_for
 from kinprint.types import Evidence
 
@@ -40,6 +42,12 @@ LAYERS = 8
 
 MATCHED_LAYERS = 2
 """Most facing layers whose units are matched first, which is dear."""
+
+COORDINATES = 1024
+"""Most coordinates whose labels are permuted: fixed numbers, whose relabellings are a group of their own."""
+
+ROWS = 1024
+"""Most rows of a matrix of a wide model that enter, of fixed numbers."""
 
 DRAWS = 999
 
@@ -53,7 +61,17 @@ def statement(rows: str) -> Statement:
         name="embedding coordinates in stored order"
         if rows == "embeddings"
         else f"residual coordinates in stored order, {rows} rows",
-        id=method_id("exact-residual", 1, rows=rows, layers=LAYERS, matched=MATCHED_LAYERS, draws=DRAWS, seed=SEED),
+        id=method_id(
+            "exact-residual",
+            2,
+            rows=rows,
+            coordinates=COORDINATES,
+            layers=LAYERS,
+            matched=MATCHED_LAYERS,
+            most=ROWS,
+            draws=DRAWS,
+            seed=SEED,
+        ),
         rung=1,
         null="independent initialisation: the numbering of residual coordinates is exchangeable"
         + (" (embedding and output matrix only)" if rows == "embeddings" else " (all tensors of the layers together)"),
@@ -70,7 +88,7 @@ def test(pair: Pair, rows: str, log10_alpha: float) -> Evidence:
             return said.not_applicable(reason)
     if pair.suspect.width != pair.base.width:
         return said.not_applicable(f"the models have {pair.suspect.width} and {pair.base.width} residual coordinates")
-    total, used = np.zeros((pair.suspect.width, pair.base.width)), 0
+    total, used = np.zeros((len(_coordinates(pair)), len(_coordinates(pair)))), 0
     for scores, tensors in _scores(pair, rows):
         total += scores
         used += tensors
@@ -89,7 +107,7 @@ def _scores(pair: Pair, rows: str) -> Iterator[tuple[Array, int]]:
     if rows == "embeddings":
         for found in (pair.token_rows, token_rows(pair.suspect.view, pair.base.view, "unembed")):
             if not isinstance(found, Refusal) and found[0].shape[1] == pair.suspect.width == found[1].shape[1]:
-                yield column_cosines(*found), 1
+                yield column_cosines(*found, _coordinates(pair)), 1
         return
     vectors = list(_vectors(pair.suspect, pair.base, _SINGLE_VECTORS, None, None))
     facing = label_free_facing(pair)
@@ -99,7 +117,7 @@ def _scores(pair: Pair, rows: str) -> Iterator[tuple[Array, int]]:
         for scores in _matrices(pair, both, rows):
             yield scores, 1
     if vectors:
-        mine_VD, theirs_VD = np.stack([left for left, _ in vectors]), np.stack([right for _, right in vectors])
+        mine_VD, theirs_VD = (np.stack([both[side] for both in vectors])[:, _coordinates(pair)] for side in (0, 1))
         with threads_for(pair.suspect.width):
             # The diagonal sums to Pearson's correlations; times the root of the count they weigh as matrices do.
             yield mine_VD.T @ theirs_VD * np.sqrt(pair.suspect.width), len(vectors)
@@ -130,28 +148,52 @@ def _vectors(
                 yield mine / norms[0], theirs / norms[1]
 
 
+def _coordinates(pair: Pair) -> Array:
+    return subset(pair.suspect.width, COORDINATES)
+
+
+def subset(count: int, most: int) -> Array:
+    """Return fixed numbers below a count, rising: all of them where there are no more than asked for."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(SEED).choice(count, most, replace=False))
+
+
 def _matrices(pair: Pair, facing: Facing, rows: str) -> Iterator[Array]:
     mine, theirs = pair.layers(facing)
     if rows == "stored":
-        for left, right in _stored(mine, theirs):
+        for left, right in _stored(pair, facing, mine, theirs):
             if left.shape[0] == right.shape[0]:
-                yield column_cosines(left, right)
+                yield column_cosines(left, right, _coordinates(pair))
         return
     if not mine.mlps or not theirs.mlps:
         return
-    yield column_cosines(*match_by_properties(pair.suspect, pair.base, *pair.numbers(facing)))
+    matched = match_by_properties(pair.suspect, pair.base, *pair.numbers(facing))
+    yield column_cosines(*matched, _coordinates(pair))
 
 
-def _stored(mine: Layer, theirs: Layer) -> Iterator[tuple[Array, Array]]:
+def _stored(pair: Pair, facing: Facing, mine: Layer, theirs: Layer) -> Iterator[tuple[Array, Array]]:
     if mine.attention is not None and theirs.attention is not None:
         a, b = mine.attention, theirs.attention
-        yield from ((a.q_HD, b.q_HD), (a.k_KD, b.k_KD), (a.v_KD, b.v_KD), (a.o_HD, b.o_HD))
+        for left, right in ((a.q_HD, b.q_HD), (a.k_KD, b.k_KD), (a.v_KD, b.v_KD), (a.o_HD, b.o_HD)):
+            if len(left) == len(right):
+                chosen = subset(len(left), ROWS) if pair.suspect.wide else slice(None)
+                yield left[chosen], right[chosen]
     if mine.mlps and theirs.mlps:
         a, b = mine.mlps[0], theirs.mlps[0]
+        if a.numbers is not None or b.numbers is not None:
+            if a.count != b.count:
+                return
+            try:
+                a, b = numbered(pair, facing, a, b, subset(a.count, ROWS))
+            except NonFiniteError:
+                return
         yield from ((a.key_FD, b.key_FD), (a.up_FD, b.up_FD), (a.down_FD, b.down_FD))
 
 
-def column_cosines(left_ND: Array, right_ND: Array) -> Array:
-    """Return the cosine of every column with every column of the other array."""
+def column_cosines(left_ND: Array, right_ND: Array, coordinates: Array | None = None) -> Array:
+    """Return the cosine of every column with every column of the other array, or of some with the same ones."""
+    if coordinates is not None and len(coordinates) < left_ND.shape[1]:
+        left_ND, right_ND = left_ND[:, coordinates], right_ND[:, coordinates]
     with threads_for(left_ND.shape[1]):
         return (unit_rows(left_ND.T) @ unit_rows(right_ND.T).T).astype(np.float64)

@@ -20,14 +20,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from kinprint.alignment.basis import Basis, in_common
+from kinprint.alignment.basis import Basis
 from kinprint.alignment.trunk import Layer, Units
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
-from kinprint.evidence.pair import Pair
+from kinprint.errors import NonFiniteError
+from kinprint.evidence.pair import Facing, Pair
 from kinprint.evidence.records import SEED, Statement
 from kinprint.linalg.permutation import permutation_test
-from kinprint.linalg.threads import threads_for
 from kinprint.types import Evidence
 
 LABELS = 512
@@ -77,10 +77,15 @@ def score_sum(pair: Pair, basis: Basis) -> tuple[Array | None, int, list[str]]:
     skipped: list[str] = []
     for facing in pair.spread(LAYERS):
         for mine, theirs in _facing_mlps(*pair.layers(facing)):
-            if mine.up_FD.shape[0] != theirs.up_FD.shape[0] or (mine.gate_FD is None) != (theirs.gate_FD is None):
+            if mine.count != theirs.count or (mine.gate_FD is None) != (theirs.gate_FD is None):
                 skipped.append(f"layer {pair.suspect.layers[facing.suspect]}")
                 continue
-            scores = unit_scores(mine, theirs, basis)
+            labels = _labels(mine.count)
+            try:
+                scores = unit_scores(*numbered(pair, facing, mine, theirs, labels), basis)
+            except NonFiniteError as error:  # in units that the layer did not hold
+                skipped.append(str(error))
+                continue
             before, count = sums.get(len(scores), (np.zeros_like(scores), 0))
             sums[len(scores)] = before + scores, count + 1
     if not sums:
@@ -98,20 +103,22 @@ def _facing_mlps(suspect: Layer, base: Layer) -> Iterator[tuple[Units, Units]]:
         yield mine[0], theirs[0]
 
 
+def numbered(pair: Pair, facing: Facing, suspect: Units, base: Units, labels: Array) -> tuple[Units, Units]:
+    """Return the units of two facing MLPs that carry some numbers."""
+    here, there = pair.numbers(facing)
+    return pair.suspect.numbered(here, suspect, labels), pair.base.numbered(there, base, labels)
+
+
 def unit_scores(suspect: Units, base: Units, basis: Basis) -> Array:
     """Return cos(gate) + cos(up) cos(down) of every unit with every unit; cos(up) + cos(down) without a gate."""
-    labels = _labels(len(suspect.up_FD))
-    with threads_for(basis.directions):
-        gate, up, down = (
-            None
-            if mine is None or theirs is None
-            else in_common(mine[labels], basis.suspect_AK) @ in_common(theirs[labels], basis.base_BK).T
-            for mine, theirs in (
-                (suspect.gate_FD, base.gate_FD),
-                (suspect.up_FD, base.up_FD),
-                (suspect.down_FD, base.down_FD),
-            )
+    gate, up, down = (
+        None if mine is None or theirs is None else basis.cosines(mine, theirs)
+        for mine, theirs in (
+            (suspect.gate_FD, base.gate_FD),
+            (suspect.up_FD, base.up_FD),
+            (suspect.down_FD, base.down_FD),
         )
+    )
     assert up is not None
     assert down is not None
     return up + down if gate is None else gate + up * down

@@ -18,6 +18,7 @@ from __future__ import annotations
 from kinprint.canonical import method_id
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.records import Statement
+from kinprint.linalg.device import CPU
 from kinprint.methods import ghostspec_mse
 from kinprint.spectra import IDENTICAL, K_TAU, RHO, TAU, attention_spectra
 from kinprint.types import Evidence
@@ -37,7 +38,8 @@ def statement() -> Statement:
 def test(pair: Pair) -> Evidence:
     """Measure one pair."""
     said = statement()
-    prints = [attention_spectra(trunk.view, fold=True) for trunk in (pair.suspect, pair.base)]
+    device = None if pair.device == CPU else pair.device
+    prints = [attention_spectra(trunk.view, fold=True, device=device) for trunk in (pair.suspect, pair.base)]
     found = ghostspec_mse.compare(*prints, fold=True)
     similarity = found.values[0].value if found.values else None
     if similarity is None:

@@ -19,8 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from kinprint.alignment.basis import Basis
 from kinprint.alignment.whitening import RIDGE
 from kinprint.canonical import method_id
@@ -125,10 +123,11 @@ def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:
         sizes = [size_of(*pair.layers(facing), *pair.whitened) for facing in wrong]
         found += _mean("mismatched layers", sizes, "against one half a depth away in the base")
     if here > 1 and pair.suspect.width:
-        own = Pair(pair.suspect, pair.suspect)
-        eye = np.eye(pair.suspect.width)
+        own = Pair(pair.suspect, pair.suspect, device=pair.device)
+        stored = own.basis("stored")
+        assert isinstance(stored, Basis)  # a model is as wide as itself
         wrong = [Facing(facing.suspect, (facing.suspect + here // 2) % here) for facing in chosen]
-        sizes = [size_of(*own.layers(facing), Basis("stored", eye, eye)) for facing in wrong]
+        sizes = [size_of(*own.layers(facing), stored) for facing in wrong]
         found += _mean("within the suspect", sizes, "against one half a depth away in the suspect")
     return tuple(found)
 

@@ -26,8 +26,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kinprint.alignment.basis import TOKENS, Basis, Refusal, form_similarities, in_basis
+from kinprint.alignment.forms import FORMS, Form
 from kinprint.alignment.layer_map import layer_map
-from kinprint.alignment.trunk import FORMS, Form, unit_rows
 from kinprint.alignment.vocabulary import row_blocks_of, shared_tokens
 from kinprint.architecture import ModelView, PartKey
 from kinprint.canonical import method_id
@@ -37,6 +37,7 @@ from kinprint.evidence.controls import off_map, spread
 from kinprint.evidence.pair import Facing, Pair
 from kinprint.evidence.records import Statement
 from kinprint.evidence.sizes import trunk_size
+from kinprint.linalg.products import unit_rows
 from kinprint.types import Cell, Evidence, Table, Value
 
 TESTED: tuple[Form, ...] = ("vo", "ud")

@@ -22,7 +22,6 @@ from collections import defaultdict
 import numpy as np
 
 from kinprint.alignment.pairing import parameter_names
-from kinprint.alignment.trunk import unit_rows
 from kinprint.architecture import ModelView
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
@@ -30,6 +29,7 @@ from kinprint.evidence.population import among_innocents
 from kinprint.evidence.records import Statement
 from kinprint.evidence.sizes import trunk_size
 from kinprint.linalg.assignment import assignment
+from kinprint.linalg.products import unit_rows
 from kinprint.types import Evidence, Table
 
 VALUES = 8192

@@ -7,7 +7,7 @@ of heads, units or experts; so tests that permute any of those, given what is wo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,12 +22,14 @@ from kinprint.alignment.basis import (
     token_basis,
     token_rows,
 )
+from kinprint.alignment.forms import FORMS
 from kinprint.alignment.layer_map import DepthMap, layer_map
-from kinprint.alignment.trunk import FORMS, Layer, Trunk
+from kinprint.alignment.trunk import Layer, Trunk
 from kinprint.alignment.unit_basis import unit_basis
 from kinprint.alignment.whitening import whitened
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import Array
+from kinprint.linalg.device import CPU, Device
 
 BASES: tuple[BasisKind, ...] = ("stored", "tokens", "coordinates", "units")
 """Every basis that is tried, in this order, for every pair."""
@@ -57,26 +59,36 @@ class Pair:
     Attributes:
         suspect: One model's layers.
         base: The other's.
+        device: Where rows are matched.
     """
 
-    def __init__(self, suspect: Trunk, base: Trunk, *, rows: tuple[Array, Array] | Refusal | None = None) -> None:
+    def __init__(
+        self,
+        suspect: Trunk,
+        base: Trunk,
+        *,
+        rows: tuple[Array, Array] | Refusal | None = None,
+        device: Device = CPU,
+    ) -> None:
         """Work nothing out yet.
 
         Args:
             suspect: One model's layers.
             base: The other's.
             rows: Embeddings of the tokens that both know, where they are not to be read from the models.
+            device: Where rows are matched.
         """
         self.suspect, self.base = suspect, base
+        self.device = device
         self._rows = rows
         self._tried: dict[BasisKind, Basis | Refusal] = {}
         self._whitened: dict[BasisKind, tuple[Basis, Basis]] = {}
         self._agreements: dict[BasisKind, float] = {}
 
     @classmethod
-    def of(cls, suspect: ModelView, base: ModelView) -> Pair:
+    def of(cls, suspect: ModelView, base: ModelView, device: Device = CPU) -> Pair:
         """Return the pair of two views."""
-        return cls(Trunk(suspect), Trunk(base))
+        return cls(Trunk(suspect), Trunk(base), device=device)
 
     @cached_property
     def obstacle(self) -> str | None:
@@ -99,20 +111,21 @@ class Pair:
     def basis(self, kind: BasisKind) -> Basis | Refusal:
         """Return a common basis of one kind, or why there is none."""
         if kind not in self._tried:
-            self._tried[kind] = self._made(kind)
+            made = self._made(kind)
+            self._tried[kind] = made if isinstance(made, Refusal) else replace(made, device=self.device)
         return self._tried[kind]
 
     def _made(self, kind: BasisKind) -> Basis | Refusal:
         if kind == "stored":
             return stored_basis(self.suspect, self.base)
         if kind == "units":
-            return unit_basis(self.suspect, self.base)
+            return unit_basis(self.suspect, self.base, device=self.device)
         rows = self.token_rows
         if isinstance(rows, Refusal):
             return rows
         if (rows[0].shape[1], rows[1].shape[1]) != (self.suspect.width, self.base.width):
             return Refusal("the token embeddings are not as wide as the layers")
-        return token_basis(rows) if kind == "tokens" else coordinate_basis(rows)
+        return token_basis(rows, self.device) if kind == "tokens" else coordinate_basis(rows)
 
     def whitened_in(self, basis: Basis) -> tuple[Basis, Basis]:
         """Return a basis for what layers read and one for what they write, each direction scaled by its energy."""
@@ -169,7 +182,7 @@ class Pair:
     def layer_basis(self) -> Basis | None:
         """A basis on which embeddings had no say, fitted on MLP units of layers that face each other in the map."""
         middle = [self.numbers(facing) for facing in self.facing[len(self.facing) // 2 :][:1]]
-        basis = unit_basis(self.suspect, self.base, starts=middle)
+        basis = unit_basis(self.suspect, self.base, starts=middle, device=self.device)
         return None if isinstance(basis, Refusal) else basis
 
     def map_in(self, basis: Basis) -> DepthMap:

@@ -16,12 +16,14 @@ those with this model's spectra and outliers, not Gaussian ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 
 from kinprint.alignment.basis import Basis, Refusal, token_basis
-from kinprint.alignment.trunk import Attention, Form, Layer, Trunk, Units, forms_of
+from kinprint.alignment.forms import WIDE_DIRECTIONS, Form, FormValue
+from kinprint.alignment.trunk import Attention, Layer, Trunk, Units, forms_of
 from kinprint.alignment.unit_basis import unit_basis
 from kinprint.alignment.whitening import whitened
 from kinprint.checkpoint import Array
@@ -47,6 +49,10 @@ UNITS = 192
 
 TOKENS = 1024
 
+WIDE_GROUPS, WIDE_UNITS, WIDE_BASES, WIDE_TOKENS, WIDE_AXES = 2, 96, 2, 2048, 128
+"""The same of wide models: key/value groups and units of a planted layer, bases, tokens and directions of the basis. In
+fewer directions chance is larger and a copy no easier to see, so what is counted is no more than would be seen."""
+
 CHANGE = "relative change .5 (Gaussian), then half of each matrix set to zero; scrambled in any way or not"
 
 NOT_EXCLUDED = (
@@ -68,13 +74,15 @@ def power(pair: Pair, *, seed: int = 0) -> Power:
     trunk = pair.suspect
     last = len(trunk.layers) - 1
     numbers = [trunk.layers[at] for at in sorted({round(last * step / (LAYERS - 1)) for step in range(LAYERS)})]
-    originals = {number: _cut(trunk.layer(number), rng) for number in numbers}
-    rows = None if isinstance(pair.token_rows, Refusal) else pair.token_rows[0][:TOKENS]
-    bases = [_basis(trunk, originals[numbers[draw % len(numbers)]], rows, rng) for draw in range(BASES)]
+    originals = {number: _cut(trunk.layer(number), rng, wide=trunk.wide) for number in numbers}
+    tokens = WIDE_TOKENS if trunk.wide else TOKENS
+    rows = None if isinstance(pair.token_rows, Refusal) else pair.token_rows[0][:tokens]
+    draws = WIDE_BASES if trunk.wide else BASES
+    bases = [_basis(trunk, originals[numbers[draw % len(numbers)]], rows, rng) for draw in range(draws)]
     margins = {name: innocents().margin(name) for name in ("heads", "units")}
     seen = 0
     for turn in range(PLANTINGS):
-        original, both = originals[numbers[turn % len(numbers)]], bases[turn % BASES]
+        original, both = originals[numbers[turn % len(numbers)]], bases[turn % draws]
         if both is not None:
             copy = _changed(original, rng)
             found = {"heads": matched_heads(copy, original, *both), "units": matched_units(copy, original, *both)}
@@ -102,9 +110,14 @@ def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Gen
     """Return the whitened basis that would be found between a planted copy and its origin, without the stored one."""
     planted, source = (_One(trunk, layer) for layer in (_changed(original, rng), original))
     found = Refusal("no shared tokens") if rows is None else token_basis((_damaged(rows, rng), rows))
-    if isinstance(found, Refusal) or len(rows if rows is not None else ()) < trunk.width:
+    enough = WIDE_DIRECTIONS if trunk.wide else trunk.width
+    if isinstance(found, Refusal) or len(rows if rows is not None else ()) < enough:
         found = unit_basis(planted, source)
-    return None if isinstance(found, Refusal) else whitened([planted.layer(0)], [source.layer(0)], found)
+    if isinstance(found, Refusal):
+        return None
+    if trunk.wide:
+        found = replace(found, suspect_AK=found.suspect_AK[:, :WIDE_AXES], base_BK=found.base_BK[:, :WIDE_AXES])
+    return whitened([planted.layer(0)], [source.layer(0)], found)
 
 
 class _One(Trunk):
@@ -120,20 +133,31 @@ class _One(Trunk):
         del number
         return self._held
 
-    def forms(self, number: int) -> Mapping[Form, Array]:
+    def forms(self, number: int) -> Mapping[Form, FormValue]:
         del number
         return self._made
 
 
-def _cut(layer: Layer, rng: np.random.Generator) -> Layer:
-    """Return a layer with few of its units, so that many copies can be made of it."""
+def _cut(layer: Layer, rng: np.random.Generator, *, wide: bool) -> Layer:
+    """Return a layer with few of its units (and heads), so that many copies can be made of it."""
     mlps: list[Units] = []
     for units in layer.mlps[:1]:
         count = len(units.up_FD)
-        chosen = np.sort(rng.choice(count, min(count, UNITS), replace=False))
+        chosen = np.sort(rng.choice(count, min(count, WIDE_UNITS if wide else UNITS), replace=False))
         gate = None if units.gate_FD is None else units.gate_FD[chosen]
         mlps.append(Units(gate, units.up_FD[chosen], units.down_FD[chosen]))
-    return Layer(layer.attention, tuple(mlps))
+    attention = layer.attention
+    if wide and attention is not None and attention.heads == attention.kv_heads > WIDE_GROUPS:
+        attention = _some_heads(attention, np.sort(rng.choice(attention.heads, WIDE_GROUPS, replace=False)))
+    return Layer(attention, tuple(mlps))
+
+
+def _some_heads(attention: Attention, chosen: Array) -> Attention:
+    def some(rows: Array) -> Array:
+        return rows.reshape(attention.heads, -1, rows.shape[1])[chosen].reshape(-1, rows.shape[1])
+
+    q, k, v, o = (some(rows) for rows in (attention.q_HD, attention.k_KD, attention.v_KD, attention.o_HD))
+    return Attention(q, k, v, o, len(chosen), len(chosen))
 
 
 def _changed(layer: Layer, rng: np.random.Generator) -> Layer:

@@ -17,20 +17,18 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from kinprint.alignment.basis import Basis, in_common, match_units, turned
+from kinprint.alignment.basis import Basis, match_units
 from kinprint.alignment.trunk import Attention, Layer, Units
 from kinprint.checkpoint import Array
+from kinprint.linalg import products
 from kinprint.linalg.assignment import assignment
-from kinprint.linalg.threads import threads_for
+from kinprint.linalg.device import Device, DeviceArray
 
 EXPERTS = 4
 """Most experts of a suspect's layer that are matched, spread over the layer; against all of the base's layer."""
 
 UNITS = 512
 """Most units of a suspect's MLP that are matched, of all sizes; against all of the base's."""
-
-_ROUNDING = 1e-6
-"""Share of its largest possible value below which a sum of float32 products counts as 0: ten times its rounding."""
 
 
 def group_cosines(
@@ -48,37 +46,21 @@ def group_cosines(
         write: The basis for what is written to the stream, where it is another.
     """
     output = basis if form == "qk" or write is None else write
-    sides: list[tuple[Array, Array]] = []
+    device = basis.device
+    sides: list[tuple[DeviceArray, DeviceArray]] = []
     for attention, out_side, side in (
         (suspect, output.suspect_AK, basis.suspect_AK),
         (base, output.base_BK, basis.base_BK),
     ):
         left, right = attention.group_factors(form)
-        sides.append((_each_turned(left, out_side), _each_turned(right, side)))
-    (mine_left, mine_right), (their_left, their_right) = sides
-    with threads_for(basis.directions):
-        products = np.array(
-            [
-                [float(((a @ c.T) * (b @ d.T)).sum()) for c, d in zip(their_left, their_right, strict=True)]
-                for a, b in zip(mine_left, mine_right, strict=True)
-            ]
-        )
-        norms = [np.array([_form_norm(a, b) for a, b in zip(left, right, strict=True)]) for left, right in sides]
-    scale = norms[0][:, None] * norms[1][None]
-    return np.where(scale > 0, products, 0.0) / np.where(scale > 0, scale, 1.0)
+        sides.append((_each_turned(left, out_side, device), _each_turned(right, side, device)))
+    return device.get(products.group_cosines(*sides[0], *sides[1]))
 
 
-def _form_norm(left_CK: Array, right_CK: Array) -> float:
-    """Return the norm of L^T R; 0 where its terms undo each other, so that rounding is all that is left of it."""
-    left_CC, right_CC = left_CK @ left_CK.T, right_CK @ right_CK.T
-    square = float((left_CC * right_CC).sum())
-    most = float(np.linalg.norm(left_CC)) * float(np.linalg.norm(right_CC))
-    return float(np.sqrt(square)) if square > _ROUNDING * most else 0.0
-
-
-def _each_turned(blocks_GCD: Array, side_DK: Array) -> Array:
+def _each_turned(blocks_GCD: Array, side_DK: Array, device: Device) -> DeviceArray:
     groups, rows, width = blocks_GCD.shape
-    return turned(blocks_GCD.reshape(groups * rows, width), side_DK).reshape(groups, rows, -1)
+    flat_ND = device.put(blocks_GCD.reshape(groups * rows, width))
+    return products.turned(flat_ND, device.put(side_DK)).reshape(groups, rows, -1)
 
 
 def matched_heads(suspect: Layer, base: Layer, basis: Basis, write: Basis | None = None) -> float | None:
@@ -121,16 +103,10 @@ def _best_expert(units: Units, base: Layer, basis: Basis, write: Basis | None, m
 def unit_size(suspect: Units, base: Units, basis: Basis, write: Basis | None = None, *, most: int = UNITS) -> float:
     """Return the mean cosine of up x down (of down, without a gate) over units matched by their gate rows."""
     rows, columns, _ = match_units(suspect, base, basis, most=most)
-    down = _cosines(suspect.down_FD[rows], base.down_FD[columns], basis if write is None else write)
+    down = (basis if write is None else write).facing_cosines(suspect.down_FD[rows], base.down_FD[columns])
     if suspect.gate_FD is None or base.gate_FD is None:
         return float(down.mean())
-    return float((down * _cosines(suspect.up_FD[rows], base.up_FD[columns], basis)).mean())
-
-
-def _cosines(suspect_FD: Array, base_FD: Array, basis: Basis) -> Array:
-    """Return cosines of facing rows in a basis."""
-    left, right = in_common(suspect_FD, basis.suspect_AK), in_common(base_FD, basis.base_BK)
-    return np.einsum("fk,fk->f", left, right)
+    return float((down * basis.facing_cosines(suspect.up_FD[rows], base.up_FD[columns])).mean())
 
 
 def trunk_size(sizes: list[float | None]) -> float | None:

@@ -33,8 +33,9 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from kinprint.alignment.basis import TOKENS, Refusal
+from kinprint.alignment.forms import Form, between, inner
 from kinprint.alignment.layer_map import layer_map
-from kinprint.alignment.trunk import Form, Trunk
+from kinprint.alignment.trunk import Trunk
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.evidence.controls import off_map, spread
@@ -120,7 +121,7 @@ class TokenSide:
             squares_D, axes_DD = np.linalg.eigh((self.tokens_ND.T @ self.tokens_ND).astype(np.float64))
         root_DD = (np.sqrt(np.maximum(squares_D, 0.0))[:, None] * axes_DD.T).astype(np.float32)
         return {
-            (number, form): float(np.linalg.norm(_between(root_DD, self.trunk.forms(number)[form])))
+            (number, form): float(np.linalg.norm(between(root_DD, self.trunk.forms(number)[form])))
             for number in self.trunk.layers
             for form in COMPARED
             if form in self.trunk.forms(number)
@@ -145,18 +146,13 @@ def token_cosines(
         for form in COMPARED:
             if form not in base.trunk.forms(layers[1][column]):
                 continue
-            moved_AA = _between(cross_AB, base.trunk.forms(layers[1][column])[form])
+            moved_AA = between(cross_AB, base.trunk.forms(layers[1][column])[form])
             for row, number in enumerate(layers[0]):
                 if form in suspect.trunk.forms(number):
                     scale = suspect.norms[number, form] * base.norms[layers[1][column], form]
-                    product = float(np.vdot(suspect.trunk.forms(number)[form], moved_AA))
+                    product = inner(moved_AA, suspect.trunk.forms(number)[form])
                     tables[form][row, column] = product / scale if scale > 0 else 0.0
     return tables
-
-
-def _between(left_AB: Array, form_BB: Array) -> Array:
-    with threads_for(len(left_AB)):
-        return left_AB @ form_BB @ left_AB.T
 
 
 def _mean_table(tables: Mapping[Form, Array]) -> Array:

@@ -214,7 +214,8 @@ def print_inspection(found: Inspection, console: Console) -> None:
         ("dtypes", ", ".join(f"{dtype} {count:,}" for dtype, count in found.dtypes.items())),
         ("parameters", number(model.parameters)),
         ("coverage", f"{model.coverage:.2%} of the parameters have a role"),
-        ("compare reads", f"{found.bytes_compare:,} of {found.bytes_total:,} bytes"),
+        ("compare --full reads", f"{found.bytes_compare:,} of {found.bytes_total:,} bytes"),
+        ("compare reads", f"{found.bytes_look:,} bytes at first, while undecided {found.bytes_layer:,} a layer"),
         ("header digest", model.header_digest),
     ]
     table = RichTable(box=None, show_header=False)

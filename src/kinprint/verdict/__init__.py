@@ -1,7 +1,8 @@
-"""From evidence to a verdict: the plan of tests, the rule, and the sentences."""
+"""From evidence to a verdict: the plan of tests and of reading, the rule, and the sentences."""
 
 from kinprint.evidence.records import ALPHA
 from kinprint.verdict.decide import decide, untested
 from kinprint.verdict.plan import Mode
+from kinprint.verdict.reading import Limits, a_layer, look_bytes, size
 
-__all__ = ["ALPHA", "Mode", "decide", "untested"]
+__all__ = ["ALPHA", "Limits", "Mode", "a_layer", "decide", "look_bytes", "size", "untested"]

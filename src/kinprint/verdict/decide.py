@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kinprint.architecture import ModelView
 from kinprint.evidence import identity, matched, matched_tensors
+from kinprint.evidence.exact_sample import Look
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.population import innocents
 from kinprint.evidence.power import NOT_EXCLUDED, power
 from kinprint.evidence.records import ALPHA
+from kinprint.evidence.sampling import Sampling
+from kinprint.linalg.device import CPU, Device
 from kinprint.types import (
     ComponentVerdict,
     Conclusion,
@@ -29,12 +33,25 @@ from kinprint.types import (
     LayerMapInfo,
     LayerMatch,
     Power,
+    Reading,
     ThirdModel,
     Verdict,
 )
 from kinprint.verdict import words
 from kinprint.verdict.components import towers
-from kinprint.verdict.plan import PLANNED, Findings, Mode, gather, share
+from kinprint.verdict.plan import PLANNED, Findings, Mode, first_look, gather, share, stage_of
+from kinprint.verdict.reading import (
+    Limits,
+    a_layer,
+    layer_bytes,
+    look_bytes,
+    read_ahead,
+    reading_of,
+    sentences,
+    size,
+    total_bytes,
+    unseen,
+)
 
 GREY = 0.5
 """Share of a margin from which on a size is too large to be called independent."""
@@ -49,7 +66,10 @@ def decide(
     controls: Sequence[ModelView] = (),
     mode: Mode = "default",
     alpha: float = ALPHA,
+    limits: Limits | None = None,
+    device: Device = CPU,
     tell: Tell | None = None,
+    announce: Tell | None = None,
 ) -> Verdict:
     """Return the verdict on one pair.
 
@@ -59,44 +79,204 @@ def decide(
         controls: Third models: each side is matched with each of them in the same way.
         mode: ``quick`` stops at the first decision, ``default`` goes on while undecided, ``thorough`` runs everything.
         alpha: Family-wise error rate of the exact tests, above 0 and below 1.
+        limits: What may be read; ``thorough`` reads everything.
+        device: Where rows are matched.
         tell: Called before each step, with what comes next.
+        announce: Called with a sentence that says how much will be read, before it is.
     """
-    told: Tell = tell or (lambda _: None)
-    told("identical values")
+    silent: Tell = lambda _: None  # noqa: E731
+    limits = limits or Limits()
+    case = _Case(Sampling(suspect, base), controls, mode, alpha, limits, device, tell or silent, announce or silent)
+    readable = not (suspect.inferred or base.inferred) and all(case.sampling.layers)
+    if mode == "thorough" or not readable or limits.whole(suspect, base):
+        return _with_reading(_whole(case), reading_of(case.sampling, case.sampling.layers, sampled=False))
+    return _sampled(case)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One pair and how it is to be judged."""
+
+    sampling: Sampling
+    controls: Sequence[ModelView]
+    mode: Mode
+    alpha: float
+    limits: Limits
+    device: Device
+    told: Tell
+    announce: Tell
+
+
+def _whole(case: _Case) -> Verdict:
+    """Return the verdict on two models that are read whole."""
+    suspect, base = case.sampling.suspect, case.sampling.base
+    case.announce(
+        f"reads all of both models: {size(total_bytes(suspect.checkpoint))} and {size(total_bytes(base.checkpoint))}"
+    )
+    case.told("identical values")
     guessed = suspect.inferred or base.inferred
     same = identity.compare_values(suspect, base)
     first = identity.evidence(same)
-    pair = Pair.of(suspect, base)
+    pair = Pair.of(suspect, base, case.device)
     if same.identical is not None:
-        return _identical(same.identical, first, alpha)
+        return _identical(same.identical, first, case.alpha)
     if pair.obstacle is not None:
-        return _without_roles(suspect, base, pair.obstacle, first, alpha)
+        return _without_roles(suspect, base, pair.obstacle, first, case.alpha)
     tensors = (matched_tensors.test(suspect, base),) if guessed else ()
-    found = gather(pair, mode=mode, alpha=alpha, first=(first, *tensors), tell=told)
+    look = first_look(case.sampling, case.alpha)
+    judged = _judge(case, pair, (first, *tensors, look.evidence), step=0)
+    if guessed and judged.conclusion == "independent":
+        # Roles that order alone tells apart may be wrong, and a copy that is misread looks like a stranger.
+        judged = replace(judged, conclusion="inconclusive")
+    case.told("third models")
+    verdict = judged.verdict(case, towers(suspect, base), _third_models(suspect, base, case.controls))
+    requantised = judged.conclusion == "derived" and same.requantised
+    return verdict.model_copy(update={"relation": "requantised"}) if requantised else verdict
+
+
+def _sampled(case: _Case) -> Verdict:
+    """Return the verdict on two large models: a first look, then whole layers, more of them while undecided."""
+    sampling, limits = case.sampling, case.limits
+    views = sampling.suspect, sampling.base
+    if limits.budget is not None and max(look_bytes(view) for view in views) > limits.budget:
+        needed = size(max(look_bytes(view) for view in views))
+        return _not_comparable(f"the first look alone needs {needed} of a model, beyond the budget", None, case.alpha)
+    case.announce(_planned(case))
+    case.told("a first look")
+    look = first_look(sampling, case.alpha)
+    if look.same and limits.budget is None and limits.layers is None and not _remote(*views):
+        return _with_reading(_whole(case), reading_of(sampling, sampling.layers, sampled=False))
+    if look.evidence.carries and look.evidence.beyond:
+        return _by_sample(case, look)
+    judged: _Judged | None = None
+    pairs: tuple[tuple[int, int], ...] = ()
+    notes: tuple[str, ...] = ()
+    for step, count in enumerate(limits.steps(min(len(layers) for layers in sampling.layers))):
+        wanted = sampling.live(count)
+        restricted = sampling.restricted(wanted)
+        while wanted and not _affordable(restricted, limits):
+            wanted = wanted[: len(wanted) - 1]
+            restricted = sampling.restricted(wanted)
+            notes = (f"The budget of {size(limits.budget or 0)} left no room for more layers.",)
+        if len(wanted) <= len(pairs):
+            break
+        pairs = wanted
+        case.told(f"{len(pairs)} layers: {size(layer_bytes(restricted[0]))} of the suspect")
+        with read_ahead(*restricted):
+            judged = _judge(case, Pair.of(*restricted, case.device), (look.evidence,), step=step)
+        if judged.conclusion in ("derived", "independent") or notes:
+            break
+    if judged is None:
+        reason = "no layer of both holds anything" if not notes else notes[0]
+        return _not_comparable(reason, look.evidence, case.alpha)
+    here, there = ({pair[side] for pair in (*pairs, *look.layers)} for side in (0, 1))
+    there = there if sampling.same_places else sampling.layers[1]
+    reading = reading_of(sampling, (here, there), sampled=True, notes=notes)
+    case.told("third models")
+    thirds = _third_models(*sampling.restricted(pairs), case.controls)
+    return _with_reading(judged.verdict(case, _unread_towers(*views), thirds), reading)
+
+
+def _planned(case: _Case) -> str:
+    """Return the sentence that says how much will be read."""
+    sampling, limits = case.sampling, case.limits
+    view = sampling.suspect
+    steps = limits.steps(min(len(layers) for layers in sampling.layers))
+    each = a_layer(view, sampling.layers[0][-1])
+    totals = " and ".join(size(total_bytes(side.checkpoint)) for side in (view, sampling.base))
+    return (
+        f"reads first {size(look_bytes(view))} of each model ({totals}); while undecided then"
+        f" {', '.join(map(str, steps))} layers, {size(each)} each at most"
+        + (f", within {size(limits.budget)}" if limits.budget is not None else "")
+    )
+
+
+def _affordable(views: tuple[ModelView, ModelView], limits: Limits) -> bool:
+    return limits.budget is None or all(layer_bytes(view) + look_bytes(view) <= limits.budget for view in views)
+
+
+def _remote(*views: ModelView) -> bool:
+    return any(view.checkpoint.revision is not None or "://" in view.checkpoint.location for view in views)
+
+
+def _by_sample(case: _Case, look: Look) -> Verdict:
+    """Return the verdict that the first look gave."""
+    sampling = case.sampling
+    notes = ("All that was read is equal in both: --full tells whether every value is.",) if look.same else ()
+    here, there = ({pair[side] for pair in look.layers} for side in (0, 1))
+    reading = reading_of(sampling, (here, there), sampled=True, notes=notes)
+    case.told("third models")
+    thirds = [
+        ThirdModel(
+            side="suspect" if model is sampling.suspect else "base",
+            control=third.checkpoint.name,
+            sizes={"sample": first_look(Sampling(model, third), case.alpha).evidence.size},
+        )
+        for third in case.controls
+        for model in (sampling.suspect, sampling.base)
+    ]
+    judged = _Judged("derived", Findings([look.evidence]), None, None, None)
+    return _with_reading(judged.verdict(case, _unread_towers(sampling.suspect, sampling.base), tuple(thirds)), reading)
+
+
+def _unread_towers(suspect: ModelView, base: ModelView) -> tuple[ComponentVerdict, ...]:
+    return tuple(
+        ComponentVerdict(component=title, conclusion="inconclusive", reason=f"not read: --component {title} or --full")
+        for title in sorted(suspect.components.keys() & base.components.keys())
+    )
+
+
+def _with_reading(verdict: Verdict, reading: Reading) -> Verdict:
+    """Return the verdict with what was read, and what that leaves unseen."""
+    power = verdict.power
+    if power is not None and (missed := unseen(reading)) is not None:
+        power = power.model_copy(update={"not_excluded": (missed, *power.not_excluded)})
+    reasons = (*verdict.reasons, *sentences(reading))
+    return verdict.model_copy(update={"reading": reading, "reasons": reasons, "power": power})
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What the evidence on a pair came to."""
+
+    conclusion: Conclusion
+    found: Findings
+    layer_map: LayerMapInfo | None
+    power: Power | None
+    pair: Pair | None
+
+    def verdict(self, case: _Case, beside: Sequence[ComponentVerdict], thirds: tuple[ThirdModel, ...]) -> Verdict:
+        """Return the verdict in words."""
+        own = (
+            (ComponentVerdict(component="trunk", conclusion=self.conclusion, reason=words.trunk_reason(None)),)
+            if self.pair is None
+            else _components(self.conclusion, self.found, self.layer_map, self.pair)
+        )
+        return words.verdict(
+            self.conclusion,
+            evidence=tuple(self.found.evidence),
+            alpha=case.alpha,
+            planned=PLANNED,
+            log10_p=_log10_p(self.found),
+            layer_map=self.layer_map,
+            power=self.power,
+            components=(*own, *beside),
+            third_models=thirds,
+            grey=GREY,
+        )
+
+
+def _judge(case: _Case, pair: Pair, first: tuple[Evidence, ...], *, step: int) -> _Judged:
+    """Return what all planned tests say of two models, or of the layers of them that were read."""
+    if pair.obstacle is not None:
+        return _Judged("inconclusive", Findings(list(first)), None, None, None)
+    found = gather(pair, mode=case.mode, alpha=case.alpha, first=first, tell=case.told, step=step)
     seen: Power | None = None
     if not found.decided and _can_be_judged(found):
-        told("planting copies in the suspect")
+        case.told("planting copies in the suspect")
         seen = power(pair)
     layer_map = _layer_map(pair, found)
-    conclusion = _conclusion(found, layer_map, seen)
-    if guessed and conclusion == "independent":
-        # Roles that order alone tells apart may be wrong, and a copy that is misread looks like a stranger.
-        conclusion = "inconclusive"
-    told("third models")
-    verdict = words.verdict(
-        conclusion,
-        evidence=tuple(found.evidence),
-        alpha=alpha,
-        planned=PLANNED,
-        log10_p=_log10_p(found.evidence),
-        layer_map=layer_map,
-        power=seen,
-        components=(*_components(conclusion, found, layer_map, pair), *towers(suspect, base)),
-        third_models=_third_models(suspect, base, controls),
-        grey=GREY,
-    )
-    requantised = conclusion == "derived" and same.requantised
-    return verdict.model_copy(update={"relation": "requantised"}) if requantised else verdict
+    return _Judged(_conclusion(found, layer_map, seen), found, layer_map, seen, pair)
 
 
 def _conclusion(found: Findings, layer_map: LayerMapInfo | None, seen: Power | None) -> Conclusion:
@@ -119,12 +299,13 @@ def _can_be_judged(found: Findings) -> bool:
     return any(one.rung == 2 and one.carries and one.status == "measured" for one in found.evidence)
 
 
-def _log10_p(evidence: Sequence[Evidence]) -> float | None:
+def _log10_p(found: Findings) -> float | None:
     """Return the smallest p-value, each over its share of alpha, so that it may be held against alpha itself."""
     adjusted = [
-        min(0.0, one.log10_p - math.log10(share(1 if "stored" in one.id else 2)))
-        for one in evidence
+        min(0.0, one.log10_p - math.log10(share(stage, 0 if stage == 1 else found.step)))
+        for one in found.evidence
         if one.carries and one.log10_p is not None
+        for stage in (stage_of(one.id),)
     ]
     return min(adjusted, default=None)
 

@@ -1,8 +1,9 @@
 """What is tested, in which order, and what each test may spend. Fixed before any model is read.
 
 Alpha is spent by stages, alpha 2^-k at stage k, and shared evenly by a stage's tests (Bonferroni, valid under any
-dependence). Stage 1: label groups in the stored basis. Stage 2: label groups in the basis that was found. A test that
-cannot run on a pair does not hand its share on.
+dependence). Stage 1: a sample of units. Stage 2: label groups in the stored basis. Stage 3: label groups in the basis
+that was found. Where a large model is read in steps, stages 2 and 3 are run once a step, each step on a quarter of what
+the one before it could spend. A test that cannot run on a pair does not hand its share on.
 
 A verdict by size has no alpha: its margin was set on independent pairs.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from kinprint.alignment.basis import Basis, Refusal
@@ -21,6 +22,7 @@ from kinprint.evidence import (
     exact_experts,
     exact_groups,
     exact_residual,
+    exact_sample,
     exact_units,
     folded_spectra,
     head_spectra,
@@ -29,17 +31,20 @@ from kinprint.evidence import (
     token_forms,
 )
 from kinprint.evidence.calibration import calibrated
+from kinprint.evidence.exact_sample import Look
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.records import Statement
+from kinprint.evidence.sampling import Sampling
 from kinprint.types import Evidence
 
 Mode = Literal["quick", "default", "thorough"]
 
 STAGES: tuple[tuple[str, ...], ...] = (
+    ("sample",),
     ("units", "groups", "experts", "residual", "embeddings"),
     ("units", "groups", "experts", "residual"),
 )
-"""Label groups that each stage tests: the first in the stored basis, the second in the one that was found."""
+"""Label groups that each stage tests: a sample, then all in the stored basis, then in the one that was found."""
 
 PLANNED = sum(len(stage) for stage in STAGES)
 
@@ -50,6 +55,7 @@ class Findings:
 
     evidence: list[Evidence] = field(default_factory=list[Evidence])
     sizes: matched.Sizes = field(default_factory=lambda: matched.Sizes((), ()))
+    step: int = 0
 
     @property
     def decided(self) -> bool:
@@ -57,18 +63,31 @@ class Findings:
         return any(found.carries and found.beyond for found in self.evidence)
 
 
-def share(stage: int) -> float:
-    """Return the part of alpha that one test of a stage may spend.
+def share(stage: int, step: int = 0) -> float:
+    """Return the part of alpha that one test of a stage may spend, in one step of reading.
 
     Example:
-        >>> share(1), share(2)
-        (0.1, 0.0625)
+        >>> share(1), share(2), share(3), share(2, step=1)
+        (0.5, 0.05, 0.03125, 0.0125)
     """
-    return 2.0**-stage / len(STAGES[stage - 1])
+    return 2.0**-stage * 4.0**-step / len(STAGES[stage - 1])
+
+
+def stage_of(test_id: str) -> int:
+    """Return the stage that an exact test belongs to, by its id."""
+    if test_id.startswith("exact-sample/"):
+        return 1
+    return 2 if "stored" in test_id or "rows=embeddings" in test_id else 3
+
+
+def first_look(sampling: Sampling, alpha: float) -> Look:
+    """Run stage 1."""
+    found = exact_sample.look(sampling, math.log10(alpha * share(1)))
+    return replace(found, evidence=_checked(found.evidence))
 
 
 def gather(
-    pair: Pair, *, mode: Mode, alpha: float, first: tuple[Evidence, ...], tell: Callable[[str], None]
+    pair: Pair, *, mode: Mode, alpha: float, first: tuple[Evidence, ...], tell: Callable[[str], None], step: int = 0
 ) -> Findings:
     """Run the plan on one pair; what is dear runs only while undecided, unless the mode is ``thorough``.
 
@@ -76,12 +95,13 @@ def gather(
         pair: Two models with roles.
         mode: How much to run.
         alpha: Family-wise error rate of the exact tests.
-        first: Evidence of rung 0.
-        tell: Called before each step, with what comes next.
+        first: Evidence of rung 0 and of the sample.
+        tell: Called before each test, with what comes next.
+        step: How often models of this pair were read further before.
     """
-    found = Findings(list(first))
+    found = Findings(list(first), step=step)
     tell("exact tests in the stored basis")
-    found.evidence += about_the_trunk(list(_stage_1(pair, alpha)))
+    found.evidence += about_the_trunk(list(_stage_2(pair, alpha, step)))
     known = list(found.evidence)
     if mode == "quick" and found.decided:
         return found
@@ -90,31 +110,32 @@ def gather(
     found.evidence += [matched.heads(pair, found.sizes), matched.units(pair, found.sizes)]
     if mode == "thorough" or not found.decided:
         tell("exact tests in the basis that was found")
-        found.evidence += about_the_trunk([*known, *_stage_2(pair, alpha)])[len(known) :]
+        found.evidence += about_the_trunk([*known, *_stage_3(pair, alpha, step)])[len(known) :]
     if mode != "quick":
         tell("embeddings")
         found.evidence.append(embedding.test(pair))
-    if mode == "thorough" or (mode == "default" and not found.decided):
+    # None of these may carry a verdict, and of wide models they take minutes.
+    if mode == "thorough" or (mode == "default" and not found.decided and not pair.suspect.wide):
         for test in (matched_coordinates, cka, head_spectra, token_forms, folded_spectra):
             tell(test.__name__.rsplit(".", maxsplit=1)[-1].replace("_", " "))
             found.evidence.append(test.test(pair))
     return found
 
 
-def _stage_1(pair: Pair, alpha: float) -> Iterator[Evidence]:
+def _stage_2(pair: Pair, alpha: float, step: int) -> Iterator[Evidence]:
     basis = pair.basis("stored")
-    log10_alpha = math.log10(alpha * share(1))
+    log10_alpha = math.log10(alpha * share(2, step))
     yield from _in_basis(pair, basis, "stored", log10_alpha)
     yield _checked(exact_residual.test(pair, "stored", log10_alpha))
     # The embedding is judged for itself: what is often taken over alone does not convict the layers.
     yield _checked(exact_residual.test(pair, "embeddings", log10_alpha)).model_copy(update={"carries": False})
 
 
-def _stage_2(pair: Pair, alpha: float) -> Iterator[Evidence]:
+def _stage_3(pair: Pair, alpha: float, step: int) -> Iterator[Evidence]:
     best = pair.best_free
     basis = Refusal("the models share no basis but the stored one") if best is None else best
     kind = "tokens" if best is None else best.kind
-    log10_alpha = math.log10(alpha * share(2))
+    log10_alpha = math.log10(alpha * share(3, step))
     yield from _in_basis(pair, basis, kind, log10_alpha)
     yield _checked(exact_residual.test(pair, "matched", log10_alpha))
 

@@ -1,0 +1,130 @@
+"""Models too wide to hold: sums of heads, samples of units, forms as factors and bases of few directions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evidence.models import Sizes, disguised, noisy, random
+from kinprint.alignment import forms
+from kinprint.alignment.basis import Basis, from_rows, in_basis, turned
+from kinprint.alignment.forms import WIDE, WIDE_DIRECTIONS, Factors
+from kinprint.alignment.trunk import MOST_UNITS, Trunk, forms_of, read_layer
+from kinprint.evidence import matched
+from kinprint.evidence.pair import Pair
+from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
+from kinprint.transform import ModelState
+
+SIZES = Sizes(layers=2, hidden=WIDE + 32, heads=8, kv_heads=4, head_dim=16, ffn=MOST_UNITS + 100, vocab=1400)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@pytest.fixture(scope="module")
+def base() -> ModelState:
+    return random("llama", 0, sizes=SIZES)
+
+
+def factors(rng: np.random.Generator, rows: int = 3, width: int = 5) -> Factors:
+    left, right = rng.standard_normal((2, rows, width)).astype(np.float32)
+    return Factors(left, right)
+
+
+@given(seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_factors_compute_what_the_array_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = factors(rng), factors(rng, rows=4)
+    dense = [one.left_RD.T @ one.right_RD for one in (first, second)]
+    rows = rng.standard_normal((6, 5)).astype(np.float32)
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    np.testing.assert_allclose(forms.times(rows, first), forms.times(rows, dense[0]), **close)
+    np.testing.assert_allclose(forms.times_transposed(rows, first), forms.times_transposed(rows, dense[0]), **close)
+    np.testing.assert_allclose(forms.between(rows, first), forms.between(rows, dense[0]), **close)
+    assert forms.trace(first) == pytest.approx(forms.trace(dense[0]), abs=1e-4)
+    for transposed in (False, True):
+        expected = float((dense[0] * (dense[1].T if transposed else dense[1])).sum())
+        for left in (first, dense[0]):
+            for right in (second, dense[1]):
+                assert forms.inner(left, right, transposed=transposed) == pytest.approx(expected, abs=1e-3)
+    side, out = rng.standard_normal((2, 5, 3)).astype(np.float32)
+    np.testing.assert_allclose(in_basis(first, side, out), in_basis(dense[0], side, out), **close)
+
+
+def test_by_hand_the_trace_of_a_form_is_the_sum_of_its_products() -> None:
+    form = Factors(np.array([[1.0, 2.0]], np.float32), np.array([[3.0, 4.0]], np.float32))
+    assert forms.trace(form) == 11.0
+    assert forms.inner(form, form) == (1 + 4) * (9 + 16)
+    assert forms.inner(form, form, transposed=True) == 11.0**2
+
+
+def test_a_wide_layer_holds_the_sums_of_its_heads(base: ModelState) -> None:
+    view = base.view(np.float32)
+    wide, whole = read_layer(view, 1, wide=True).attention, read_layer(view, 1).attention
+    assert wide is not None
+    assert whole is not None
+    size = {"heads": 8, "kv_heads": 4, "head_dim": 16}
+    np.testing.assert_allclose(wide.q_HD, grouped_query_sum(whole.q_HD, **size), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(wide.o_HD, grouped_output_sum(whole.o_HD.T, **size).T, rtol=1e-4, atol=1e-5)
+    assert (wide.heads, wide.kv_heads) == (4, 4)
+
+
+def test_the_forms_of_sums_are_those_of_all_heads(base: ModelState) -> None:
+    view = base.view(np.float32)
+    wide, whole = forms_of(read_layer(view, 0, wide=True)), forms_of(read_layer(view, 0))
+    side = np.linalg.qr(np.random.default_rng(0).standard_normal((SIZES.hidden, 8)))[0]
+    for form in ("qk", "vo"):
+        assert isinstance(wide[form], Factors)
+        np.testing.assert_allclose(in_basis(wide[form], side), in_basis(whole[form], side), atol=1e-4)
+
+
+def test_a_wide_layer_holds_its_longest_units_whatever_their_numbers(base: ModelState) -> None:
+    held = [
+        Trunk(state.view(np.float32)).layer(0).mlps[0] for state in (base, disguised(base, names=["ffn-permutation"]))
+    ]
+    lengths = [np.sort(np.linalg.norm(units.key_FD, axis=1)) for units in held]
+    np.testing.assert_allclose(*lengths, rtol=1e-5)
+    assert len(held[0].up_FD) == MOST_UNITS
+    assert held[0].count == SIZES.ffn
+    assert held[0].numbers is not None
+
+
+def test_units_are_had_by_their_numbers_though_the_layer_does_not_hold_them(base: ModelState) -> None:
+    view = base.view(np.float32)
+    trunk = Trunk(view)
+    units = trunk.layer(0).mlps[0]
+    assert units.numbers is not None
+    missing = np.setdiff1d(np.arange(SIZES.ffn), units.numbers)[:5]
+    found, whole = trunk.numbered(0, units, missing), read_layer(view, 0).mlps[0]
+    np.testing.assert_array_equal(found.up_FD, whole.up_FD[missing])
+    np.testing.assert_array_equal(found.down_FD, whole.down_FD[missing])
+
+
+def test_a_fit_of_wide_rows_brings_a_rotated_model_onto_itself() -> None:
+    rng = np.random.default_rng(0)
+    width, rows = WIDE + 16, 700
+    spectrum = np.arange(1, width + 1) ** -0.5
+    left = (rng.standard_normal((rows, width)) * spectrum).astype(np.float32)
+    turn = np.linalg.qr(rng.standard_normal((width, width)))[0].astype(np.float32)
+    for count in (300, rows):  # fewer rows than directions, and more
+        here, there = from_rows(left[:count], left[:count] @ turn)
+        assert here.shape == there.shape == (width, min(count, WIDE_DIRECTIONS))
+        np.testing.assert_allclose(here.T @ here, np.eye(here.shape[1]), atol=1e-4)
+        mine, theirs = turned(left[:count], here), turned(left[:count] @ turn, there)
+        assert np.linalg.norm(mine - theirs) < 0.02 * np.linalg.norm(mine)
+
+
+def test_a_wide_model_is_found_through_every_disguise_and_a_stranger_is_not(base: ModelState) -> None:
+    for suspect, found in ((disguised(noisy(base, 0.1)), True), (random("llama", 7, sizes=SIZES), False)):
+        sizes = matched.measure(Pair.of(suspect.view(np.float32), base.view(np.float32))).all()
+        assert (sizes["heads"] > 0.5) == found
+        assert (sizes["units"] > 0.5) == found
+        assert found or max(sizes.values()) < 0.1
+
+
+def test_the_stored_basis_of_wide_models_is_a_projection(base: ModelState) -> None:
+    basis = Pair.of(base.view(np.float32), base.view(np.float32)).basis("stored")
+    assert isinstance(basis, Basis)
+    assert basis.directions == WIDE_DIRECTIONS
+    np.testing.assert_allclose(basis.suspect_AK.T @ basis.suspect_AK, np.eye(WIDE_DIRECTIONS), atol=1e-5)
