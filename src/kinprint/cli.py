@@ -56,7 +56,9 @@ MethodOption = Annotated[
     list[str] | None, typer.Option("--method", "-m", metavar="NAME", help="Run only this method; repeatable.")
 ]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes at work.")]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint's folder or file.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A checkpoint: a folder, a file, org/name[@revision] or an address.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -136,7 +138,8 @@ def compare(
 
     The verdict is identical, derived, independent, inconclusive or not comparable. Beside it stand measurements by
     methods of the literature, which do not enter it: three by default, none with --quick, all with --thorough. Models
-    are checkpoints (folder or file); fingerprint files hold what methods need, and too little for a verdict.
+    are checkpoints (a folder, a file, org/name[@revision] on the Hub, or an address); fingerprint files hold what
+    methods need, and too little for a verdict. Large models are read in part; --full reads all of them.
     """
     from kinprint import api
 

@@ -65,7 +65,7 @@ def test_an_exact_test_decides_on_a_saved_order_and_sizes_on_a_scrambled_one() -
     carriers = [next(one for one in v.evidence if one.name == v.decided_by) for v in (child, laundered)]
     assert [one.rung for one in carriers] == [1, 2]
     assert (child.log10_p or 0) < -100
-    assert laundered.log10_p == 0
+    assert (laundered.log10_p or 0) > -1
 
 
 def test_a_third_model_is_as_far_from_both_sides() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from evidence.models import Sizes, disguised, noisy, random
 from kinprint.architecture import ModelView, view
+from kinprint.architecture.family import UNKNOWN
 from kinprint.checkpoint import open_checkpoint, write_safetensors
 from kinprint.transform import ModelState
 from kinprint.types import Verdict
@@ -121,6 +123,14 @@ def test_a_budget_below_the_first_look_reads_nothing_and_compares_nothing(base: 
     verdict = judged(base, base, Limits(small=0, budget=1000))
     assert verdict.conclusion == "not_comparable"
     assert "beyond the budget" in verdict.headline
+
+
+def test_models_without_roles_are_not_read_beyond_a_budget(base: ModelView) -> None:
+    unknown = replace(base, family=UNKNOWN, parts={})
+    verdict = decide(unknown, unknown, limits=Limits(small=0, budget=1000))
+    assert verdict.conclusion == "not_comparable"
+    assert "without roles" in verdict.headline
+    assert decide(unknown, unknown).conclusion == "identical"
 
 
 def test_layers_bound_how_many_are_read(folder: Path, base: ModelView) -> None:

@@ -46,7 +46,9 @@ def test_a_child_is_decided_by_the_first_look_however_it_is_stored(models: Path,
     assert verdict.conclusion == "derived"
     assert verdict.decided_by == "a sample of units in stored order"
     assert verdict.reading is not None
-    assert set(verdict.reading.suspect.layers_read) <= set(filled_layers(SHAPE, 1, filled=FILLED, filled_experts=EXPERTS))
+    assert set(verdict.reading.suspect.layers_read) <= set(
+        filled_layers(SHAPE, 1, filled=FILLED, filled_experts=EXPERTS)
+    )
 
 
 def test_a_laundered_mixture_is_derived_and_a_stranger_is_not(models: Path) -> None:

@@ -88,6 +88,10 @@ def decide(
     limits = limits or Limits()
     case = _Case(Sampling(suspect, base), controls, mode, alpha, limits, device, tell or silent, announce or silent)
     readable = not (suspect.inferred or base.inferred) and all(case.sampling.layers)
+    most = max(total_bytes(model.checkpoint) for model in (suspect, base))
+    if not readable and limits.budget is not None and most > limits.budget:
+        reason = f"without roles all of a model must be read, {size(most)}, which is beyond the budget"
+        return _not_comparable(reason, None, alpha)
     if mode == "thorough" or not readable or limits.whole(suspect, base):
         return _with_reading(_whole(case), reading_of(case.sampling, case.sampling.layers, sampled=False))
     return _sampled(case)
