@@ -21,7 +21,7 @@ from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.evidence.numbering import by_numbering
 from kinprint.evidence.pair import Facing, Pair
-from kinprint.evidence.records import SEED, Statement
+from kinprint.evidence.records import NOISE, SEED, Statement
 from kinprint.linalg.permutation import permutation_test
 from kinprint.linalg.threads import threads_for
 from kinprint.types import Evidence
@@ -56,7 +56,9 @@ def test(pair: Pair, basis: Basis, kind: str, log10_alpha: float) -> Evidence:
     groups = by_numbering(pair, scores)
     size = sum(float(np.trace(table)) for _, table in scores) / 2 / sum(len(table) for _, table in scores)
     notes = (f"{sum(len(group) for group in groups)} experts in {len(groups)} layers",)
-    return said.exact(permutation_test(groups, draws=DRAWS, seed=SEED), size=size, log10_alpha=log10_alpha, notes=notes)
+    return said.exact(
+        permutation_test(groups, draws=DRAWS, seed=SEED, noise=NOISE), size=size, log10_alpha=log10_alpha, notes=notes
+    )
 
 
 def expert_scores(pair: Pair, facing: Facing, basis: Basis) -> Array | None:

@@ -19,7 +19,7 @@ from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.evidence.numbering import by_numbering, one_group
 from kinprint.evidence.pair import Facing, Pair
-from kinprint.evidence.records import SEED, Statement
+from kinprint.evidence.records import NOISE, SEED, Statement
 from kinprint.evidence.sizes import group_cosines
 from kinprint.linalg.permutation import permutation_test
 from kinprint.types import Evidence
@@ -52,7 +52,9 @@ def test(pair: Pair, basis: Basis, kind: str, log10_alpha: float) -> Evidence:
     labels = sum(len(group) for group in groups)
     size = sum(float(np.trace(table)) for _, table in scores) / 2 / sum(len(table) for _, table in scores)
     notes = (f"{labels} labels in {len(groups)} groups",)
-    return said.exact(permutation_test(groups, draws=DRAWS, seed=SEED), size=size, log10_alpha=log10_alpha, notes=notes)
+    return said.exact(
+        permutation_test(groups, draws=DRAWS, seed=SEED, noise=NOISE), size=size, log10_alpha=log10_alpha, notes=notes
+    )
 
 
 def score_tables(pair: Pair, basis: Basis) -> list[tuple[Facing, Array]]:

@@ -31,7 +31,7 @@ from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.evidence.exact_units import numbered
 from kinprint.evidence.pair import Facing, Pair, spread
-from kinprint.evidence.records import SEED, Statement
+from kinprint.evidence.records import NOISE, SEED, Statement
 from kinprint.linalg.permutation import permutation_test
 from kinprint.linalg.products import unit_rows
 from kinprint.linalg.threads import threads_for
@@ -94,7 +94,7 @@ def test(pair: Pair, rows: str, log10_alpha: float) -> Evidence:
         used += tensors
     if not used:
         return said.not_applicable("no tensor of the stream could be paired")
-    found = permutation_test([total], draws=DRAWS, seed=SEED)
+    found = permutation_test([total], draws=DRAWS, seed=SEED, noise=NOISE)
     size = float(np.trace(total)) / len(total) / used
     return said.exact(found, size=size, log10_alpha=log10_alpha, notes=(f"{len(total)} labels in {used} tensors",))
 

@@ -25,7 +25,7 @@ from kinprint.architecture import ModelView
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
-from kinprint.evidence.records import SEED, Statement
+from kinprint.evidence.records import NOISE, SEED, Statement
 from kinprint.evidence.sampling import Mlp, Sampling, fetch_rows, mlps_of
 from kinprint.evidence.values import equal_values
 from kinprint.linalg.permutation import permutation_test
@@ -99,7 +99,7 @@ def look(sampling: Sampling, log10_alpha: float) -> Look:
     units = [(mlp, rows) for mlp, rows in units if len(rows.mine[0]) == most]
     scores = np.sum([rows.scores(rows) for _, rows in units], axis=0)
     parts = sum(len(rows.mine) for _, rows in units)
-    found = permutation_test([scores], draws=DRAWS, seed=SEED)
+    found = permutation_test([scores], draws=DRAWS, seed=SEED, noise=NOISE)
     shares = [rows.equal for _, rows in units if rows.equal is not None]
     equal = float(np.mean(shares)) if shares else None
     layers = tuple((mlp.suspect, mlp.base) for mlp, _ in units)

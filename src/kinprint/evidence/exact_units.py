@@ -26,7 +26,7 @@ from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.evidence.pair import Facing, Pair
-from kinprint.evidence.records import SEED, Statement
+from kinprint.evidence.records import NOISE, SEED, Statement
 from kinprint.linalg.permutation import permutation_test
 from kinprint.types import Evidence
 
@@ -67,7 +67,7 @@ def test(pair: Pair, basis: Basis, kind: str, log10_alpha: float) -> Evidence:
     size = float(np.trace(total)) / len(total) / used / 2
     notes = (f"{len(total)} labels in {used} facing MLPs{_listed(skipped)}",)
     return said.exact(
-        permutation_test([total], draws=DRAWS, seed=SEED), size=size, log10_alpha=log10_alpha, notes=notes
+        permutation_test([total], draws=DRAWS, seed=SEED, noise=NOISE), size=size, log10_alpha=log10_alpha, notes=notes
     )
 
 

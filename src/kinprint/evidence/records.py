@@ -14,6 +14,10 @@ ALPHA = 1e-6
 SEED = 0
 """Of the relabellings that exact tests draw."""
 
+NOISE = 1e-6
+"""Share of the largest score of an exact test that is rounding: scores are cosines of float32 rows, and equal rows come
+out of a product of matrices with other last bits in another place of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:

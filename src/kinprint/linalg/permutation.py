@@ -102,7 +102,9 @@ class PermutationTest:
     bound_used: Literal["enumeration", "monte-carlo", "permanent"]
 
 
-def permutation_test(groups: Groups, *, draws: int = 999, seed: int = 0) -> PermutationTest | None:
+def permutation_test(
+    groups: Groups, *, draws: int = 999, seed: int = 0, noise: float = _ROUNDING
+) -> PermutationTest | None:
     """Return how surprising the sum of the diagonals is, or None where every pairing gives the same sum.
 
     Up to 20,000 pairings p is exact. Else, with c of n draws reaching T: p = (1 + c) / (1 + n) where c > 0, and
@@ -115,6 +117,7 @@ def permutation_test(groups: Groups, *, draws: int = 999, seed: int = 0) -> Perm
             that was made on other data: a match made on these scores breaks the null.
         draws: Random pairings, at least 1.
         seed: Of the random pairings.
+        noise: Share of the largest score that is rounding: scores that differ by no more do not differ.
 
     Raises:
         UsageError: A matrix is not square, or there are no draws.
@@ -127,7 +130,7 @@ def permutation_test(groups: Groups, *, draws: int = 999, seed: int = 0) -> Perm
     _check(groups)
     if draws < 1:
         raise UsageError(f"a permutation test needs at least 1 draw, not {draws}")
-    observed, (mean, variance) = _observed(groups), _moments(groups)
+    observed, (mean, variance) = _observed(groups), _moments(groups, noise)
     if variance <= 0:
         return None
     size = log_pairings(groups)
@@ -152,7 +155,7 @@ def permutation_test(groups: Groups, *, draws: int = 999, seed: int = 0) -> Perm
     )
 
 
-def moments_of(scores_NN: Float[Array, "N N"]) -> tuple[float, float]:
+def moments_of(scores_NN: Float[Array, "N N"], noise: float = _ROUNDING) -> tuple[float, float]:
     """Return mean and variance of one group's sum over all permutations; the variance of rounding noise is 0.
 
     Example:
@@ -166,8 +169,8 @@ def moments_of(scores_NN: Float[Array, "N N"]) -> tuple[float, float]:
     centred_NN = scores_NN - rows_N1
     centred_NN -= centred_NN.mean(axis=0, keepdims=True)
     squares = float(np.einsum("ij,ij->", centred_NN, centred_NN))
-    noise = _ROUNDING * labels * _largest(scores_NN)
-    return float(rows_N1.sum()), squares / (labels - 1) if squares > noise**2 and labels > 1 else 0.0
+    rounding = noise * labels * _largest(scores_NN)
+    return float(rows_N1.sum()), squares / (labels - 1) if squares > rounding**2 and labels > 1 else 0.0
 
 
 def log_pairings(groups: Groups) -> float:
@@ -321,9 +324,9 @@ def _all_sums(scores_NN: Array) -> Float64[Array, " S"]:
     return scores_NN[np.arange(len(scores_NN)), orders_SN].sum(axis=1, dtype=np.float64)
 
 
-def _moments(groups: Groups) -> tuple[float, float]:
+def _moments(groups: Groups, noise: float = _ROUNDING) -> tuple[float, float]:
     """Return mean and variance of the sum of all groups, which are independent."""
-    pairs = [moments_of(scores) for scores in groups]
+    pairs = [moments_of(scores, noise) for scores in groups]
     return math.fsum(mean for mean, _ in pairs), math.fsum(variance for _, variance in pairs)
 
 
