@@ -27,7 +27,7 @@ from kinprint.bench.calibration.records import Outcome
 from kinprint.bench.lines import appended, read_lines
 from kinprint.checkpoint import open_checkpoint
 from kinprint.errors import UsageError
-from kinprint.evidence import exact_experts, exact_groups, exact_residual, exact_units
+from kinprint.evidence import exact_experts, exact_groups, exact_residual, exact_sample, exact_units
 from kinprint.evidence.pair import BASES, Pair
 from kinprint.evidence.records import ALPHA, Statement
 from kinprint.linalg.threads import one_thread
@@ -69,8 +69,8 @@ class ExactTest:
 
 @cache
 def exact_tests() -> tuple[ExactTest, ...]:
-    """Return every exact test: units, groups and experts in every basis, residual coordinates in two pairings."""
-    found: list[ExactTest] = []
+    """Return every exact test: the sample, units, groups and experts in every basis, and residual coordinates."""
+    found = [ExactTest(exact_sample.statement(), exact_sample.DRAWS, _sample)]
     for module in (exact_units, exact_groups, exact_experts):
         for kind in BASES:
             said = module.statement(kind)
@@ -79,6 +79,10 @@ def exact_tests() -> tuple[ExactTest, ...]:
         run = partial(exact_residual.test, rows=rows, log10_alpha=math.log10(ALPHA))
         found.append(ExactTest(exact_residual.statement(rows), exact_residual.DRAWS, run))
     return tuple(found)
+
+
+def _sample(pair: Pair) -> Evidence:
+    return exact_sample.test(pair.suspect.view, pair.base.view, math.log10(ALPHA))
 
 
 def _in_basis(test: Callable[..., Evidence], said: Statement, kind: BasisKind, pair: Pair) -> Evidence:
