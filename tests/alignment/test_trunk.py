@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from evidence.models import FORMS as MODELS
 from evidence.models import allowed, changed, disguised, random
 from kinprint.alignment.forms import Form
-from kinprint.linalg.products import unit_rows
 from kinprint.alignment.trunk import Attention, Layer, Trunk, Units, forms_of, largest, pooled
 from kinprint.architecture import PartKey, view
 from kinprint.checkpoint import MemoryCheckpoint
+from kinprint.linalg.products import unit_rows
 from kinprint.transform import PRESERVING, ModelState
 from kinprint.transform.cutting import with_layers
 
