@@ -166,3 +166,12 @@ def test_the_bar_shows_steps_whose_number_is_not_known() -> None:
     os.close(mine)
     assert b"exact tests in the stored basis" in seen
     assert b"Traceback" not in seen
+
+
+def test_a_device_changes_no_verdict() -> None:
+    pytest.importorskip("torch")
+    here, there = (compared("laundered", "--quick", "--device", device)[0] for device in ("cpu", "torch"))
+    assert here.conclusion == there.conclusion == "derived"
+    for one, other in zip(here.evidence, there.evidence, strict=True):
+        assert one.id == other.id
+        assert other.size == (None if one.size is None else pytest.approx(one.size, abs=1e-3))
