@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from kinprint import fingerprints, registry
-from kinprint.architecture import ModelView, view
-from kinprint.checkpoint import open_checkpoint
+from kinprint.architecture import ModelView, view, view_like
+from kinprint.checkpoint import Checkpoint, on_disk, open_checkpoint
 from kinprint.errors import CheckpointError, UsageError
 from kinprint.evidence.sampling import few_experts
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod, Method, ModelFingerprint
@@ -38,10 +39,8 @@ def open_model(reference: str | Path) -> Model:
     Raises:
         CheckpointError: It cannot be read.
     """
-    path = Path(reference)
-    if fingerprints.is_fingerprint(path):
-        return fingerprints.load(path)
-    return _open_view(reference)
+    opened = _opened_by_name(reference)
+    return _by_role(opened) if isinstance(opened, Checkpoint) else opened
 
 
 def component_of(model: Model, name: str) -> ModelView:
@@ -60,9 +59,11 @@ def component_of(model: Model, name: str) -> ModelView:
     return model.components[name]
 
 
-def _open_view(path: str | Path) -> ModelView:
-    """Open a checkpoint by role; what contradicts itself is reported with its place."""
-    checkpoint = open_checkpoint(path)
+def _by_role(checkpoint: Checkpoint, others: Iterable[Model] = ()) -> ModelView:
+    """Return a checkpoint by role, as one of others where it is like it; contradictions are told with their place."""
+    for other in others:
+        if isinstance(other, ModelView) and (alike := view_like(other, checkpoint)) is not None:
+            return alike
     try:
         return view(checkpoint)
     except CheckpointError as error:
@@ -83,7 +84,7 @@ def fingerprint(
         UsageError: An unknown method.
         CheckpointError: The model cannot be read.
     """
-    side = _Side.of(_model(model))
+    side = _Side.of(open_model(model) if isinstance(model, str | Path) else model)
     if isinstance(side.model, ModelFingerprint):
         return side.model
     needed = registry.extractors(registry.select(methods))
@@ -172,15 +173,38 @@ def compare(
 
 
 def _opened(references: Sequence[Reference], component: str | None, limits: Limits, device: Device) -> list[_Side]:
-    """Open models side by side: over a network each waits for its headers."""
-    with ThreadPoolExecutor(len(references), thread_name_prefix="open") as pool:
-        models = list(pool.map(partial(_model, component=component), references))
-    return [_Side.of(model, limits, device) for model in models]
+    """Open models: over a network side by side, where each waits for its headers, and from disk in turn."""
+    with _nothing_collected(), ThreadPoolExecutor(len(references), thread_name_prefix="open") as pool:
+        away = {
+            one: pool.submit(_opened_by_name, one) for one in references if isinstance(one, str) and not on_disk(one)
+        }
+        models: list[Model] = []
+        for one in references:
+            opened = away[one].result() if isinstance(one, str) and one in away else _opened_by_name(one)
+            models.append(_by_role(opened, models) if isinstance(opened, Checkpoint) else opened)
+        if component is not None:
+            models = [component_of(model, component) for model in models]
+        return [_Side.of(model, limits, device) for model in models]
 
 
-def _model(reference: Reference, component: str | None = None) -> Model:
-    model = open_model(reference) if isinstance(reference, str | Path) else reference
-    return model if component is None else component_of(model, component)
+def _opened_by_name(reference: Reference) -> Model | Checkpoint:
+    """Open what is not open yet, without looking for roles."""
+    if not isinstance(reference, str | Path):
+        return reference
+    path = Path(reference)
+    return fingerprints.load(path) if fingerprints.is_fingerprint(path) else open_checkpoint(reference)
+
+
+@contextmanager
+def _nothing_collected() -> Generator[None]:
+    """Keep Python from looking for garbage in what headers and roles are made of: nothing of it is garbage yet."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def _verdict(
@@ -230,7 +254,7 @@ def inspect(model: str | Path | ModelView, *, component: str | None = None) -> I
         CheckpointError: It cannot be read, or is a fingerprint file.
         UsageError: It has no such component.
     """
-    found = model if isinstance(model, ModelView) else _open_view(model)
+    found = model if isinstance(model, ModelView) else _by_role(open_checkpoint(model))
     found = found if component is None else component_of(found, component)
     tensors = found.checkpoint.tensors
     dtypes: dict[str, int] = {}

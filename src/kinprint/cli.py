@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 internal error; 2 usage or a missing extra; 3 derived and 
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from kinprint.errors import KinprintError, UsageError
 from kinprint.version import __version__
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from rich.console import Console
 
     from kinprint.api import Progress
@@ -521,16 +524,35 @@ def _write_json(record: Record, path: Path | None) -> None:
 
 def main() -> None:
     """Run the command line; a fault that kinprint knows is one line on stderr and its exit code."""
+    asked = _interrupts()
     try:
         app()
-    except KinprintError as error:
-        line = " ".join(str(error).split())
-        sys.stderr.write(f"kinprint: {''.join(c if c.isprintable() else '?' for c in line)}\n")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone (a pager was closed): nothing is left to say, or to say it to.
-        sys.stdout = None
-        sys.exit(0)
-    except KeyboardInterrupt:
-        sys.stderr.write("kinprint: interrupted\n")
-        sys.exit(130)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        # An interrupted import of a compiled library may end in any error.
+        if asked or isinstance(error, KeyboardInterrupt):
+            sys.stderr.write("kinprint: interrupted\n")
+            sys.exit(130)
+        if isinstance(error, KinprintError):
+            line = " ".join(str(error).split())
+            sys.stderr.write(f"kinprint: {''.join(c if c.isprintable() else '?' for c in line)}\n")
+            sys.exit(error.exit_code)
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output has gone (a pager was closed): nothing is left to say, or to say it to.
+            sys.stdout = None
+            sys.exit(0)
+        raise
+
+
+def _interrupts() -> list[int]:
+    """Return a list that holds something as soon as the user interrupted, whatever becomes of the exception."""
+    asked: list[int] = []
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # else the caller wants it ignored, or has its own
+        signal.signal(signal.SIGINT, interrupt)
+    return asked

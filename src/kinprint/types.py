@@ -19,7 +19,7 @@ Cell = str | int | float | None
 class Record(BaseModel):
     """Frozen, closed base: an unknown field is an error, and NaN cannot be written."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Value(Record):

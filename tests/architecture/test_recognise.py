@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from handmade import CONFIG, Headers, Shapes, llama, llama_shapes, moe_shapes, without
 
-from kinprint.architecture import UNKNOWN, view
+from kinprint.architecture import UNKNOWN, view, view_like
 from kinprint.architecture.naming import GENERIC
 from kinprint.checkpoint import Array, MemoryCheckpoint
 from kinprint.errors import CheckpointError
@@ -241,3 +242,34 @@ def test_the_time_to_see_a_mixture_grows_with_its_tensors_and_not_with_their_squ
 
     seconds(1)
     assert seconds(18) < 15 * seconds(3)  # 6 times the tensors; a square would be 36 times
+
+
+def test_a_model_like_another_has_its_roles_over_its_own_tensors() -> None:
+    shapes = {**llama_shapes(), "vision_model.layers.0.fc1.weight": (4, 4)}
+    first, other = Headers(shapes, CONFIG), Headers(shapes, CONFIG)
+    known = view(first)
+    alike = view_like(known, other)
+    assert alike is not None
+    assert alike.checkpoint is other
+    assert {key: place.tensor for key, place in alike.parts.items()} == {
+        key: place.tensor for key, place in view(other).parts.items()
+    }
+    assert list(alike.components) == ["vision"]
+    part, expected = alike.components["vision"].checkpoint, view(other).components["vision"].checkpoint
+    assert (list(part.tensors), part.name, part.config) == (list(expected.tensors), expected.name, expected.config)
+
+
+@pytest.mark.parametrize("what", ["config", "a shape", "a dtype", "a name", "the order"])
+def test_a_model_that_differs_from_another_is_recognised_by_itself(what: str) -> None:
+    shapes, known = llama_shapes(), view(Headers(llama_shapes(), CONFIG))
+    name, shape = next(iter(shapes.items()))
+    if what == "a shape":
+        shapes[name] = (shape[0] + 1, *shape[1:])
+    elif what == "a name":
+        shapes = {other + ("x" if other == name else ""): length for other, length in shapes.items()}
+    elif what == "the order":
+        shapes = dict(reversed(shapes.items()))
+    other = Headers(shapes, {**CONFIG, "rope_theta": 1.0} if what == "config" else CONFIG)
+    if what == "a dtype":
+        other.tensors = {one: replace(info, dtype="F16") for one, info in other.tensors.items()}
+    assert view_like(known, other) is None

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from kinprint import cli
 from kinprint.fingerprints import PairwiseMethod
 from kinprint.registry import METHODS
 from kinprint.types import Comparison, Inspection
@@ -221,6 +222,54 @@ def test_a_comparison_imports_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+
+
+def test_a_comparison_imports_nothing_that_takes_longer_than_the_comparison() -> None:
+    heavy = (
+        "scipy.optimize",
+        "scipy.special",
+        "scipy.stats",
+        "jaxtyping",
+        "array_api_compat",
+        "huggingface_hub",
+        "httpx",
+    )
+    probe = (
+        "import sys, kinprint\n"
+        f"kinprint.compare({str(EXAMPLES / 'laundered')!r}, {str(EXAMPLES / 'base')!r})\n"
+        f"print(*sorted(set({heavy!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("error", [ImportError("half imported"), SystemExit(1), KeyboardInterrupt()])
+def test_an_interruption_is_one_whatever_it_ends_in(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    signal.signal(signal.SIGINT, before)
+    assert (caught.value.code, capsys.readouterr().err) == (130, "kinprint: interrupted\n")
+
+
+def test_an_error_that_nobody_caused_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ImportError("half imported")
+
+    monkeypatch.setattr(cli, "app", broken)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ImportError):
+        cli.main()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_the_published_schemas_are_the_programs() -> None:

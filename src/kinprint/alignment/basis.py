@@ -26,7 +26,6 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
 
 from kinprint.alignment.forms import DIRECTIONS, WIDE, WIDE_DIRECTIONS, WRITING, Factors, Form, FormValue, drawn_axes
 from kinprint.alignment.trunk import Trunk, Units, spaced
@@ -39,6 +38,7 @@ from kinprint.linalg.assignment import assignment
 from kinprint.linalg.device import CPU, Device, DeviceArray
 from kinprint.linalg.products import facing_cosines, in_common, truncated_procrustes, turned, unit_rows
 from kinprint.linalg.threads import side_by_side, threads_for
+from kinprint.shapes import Float, Float32, Float64
 
 BasisKind = Literal["stored", "tokens", "coordinates", "units"]
 

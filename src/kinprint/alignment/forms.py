@@ -29,11 +29,11 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
 
 from kinprint.checkpoint import Array
 from kinprint.linalg.products import unit_rows
 from kinprint.linalg.threads import threads_for
+from kinprint.shapes import Float32
 
 Form = Literal["qk", "vo", "ud", "gate"]
 FORMS: tuple[Form, ...] = ("qk", "vo", "ud", "gate")

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
-from jaxtyping import Float
 
 from kinprint.checkpoint import Array
+from kinprint.shapes import Float
 
 MapKind = Literal["same", "ordered", "free"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from kinprint.errors import UsageError
+from kinprint.shapes import Float
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

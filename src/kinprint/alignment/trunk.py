@@ -21,7 +21,6 @@ from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
 
 from kinprint.alignment.forms import (
     FORM_UNITS,
@@ -38,6 +37,7 @@ from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
 from kinprint.linalg.threads import threads_for
+from kinprint.shapes import Float, Float32, Float64, Int64
 
 MOST_UNITS = 1024
 """Most units that a layer of a wide model holds, of all its MLPs together."""

@@ -23,7 +23,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
 
 from kinprint.alignment.basis import (
     Basis,
@@ -42,6 +41,7 @@ from kinprint.linalg.assignment import assignment
 from kinprint.linalg.device import CPU, Device
 from kinprint.linalg.products import unit_rows
 from kinprint.linalg.threads import threads_for
+from kinprint.shapes import Float64
 
 UNITS = 384
 """Most units of a suspect's layer that are matched, the largest; against all units of the base's layer."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Int64
 
 from kinprint.alignment.pairing import BLOCK_BYTES
 from kinprint.architecture import ModelView, PartKey, layout
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
+from kinprint.shapes import Int64
 
 
 def shared_tokens(suspect: Sequence[str], base: Sequence[str]) -> tuple[Int64[Array, " N"], Int64[Array, " N"]]:

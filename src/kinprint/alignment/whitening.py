@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64
 
 from kinprint.alignment.basis import Basis
 from kinprint.alignment.forms import WIDE
@@ -24,6 +23,7 @@ from kinprint.checkpoint import Array
 from kinprint.linalg.device import Device
 from kinprint.linalg.products import turned, unit_rows
 from kinprint.linalg.threads import threads_for
+from kinprint.shapes import Float64
 
 UNITS = 512
 """Most units of a layer that count, of all sizes."""

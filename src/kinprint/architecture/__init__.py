@@ -2,7 +2,7 @@
 
 from kinprint.architecture.family import UNKNOWN, Axis, Family, LabelGroup, Part, Rule, families
 from kinprint.architecture.geometry import Geometry
-from kinprint.architecture.recognise import view
+from kinprint.architecture.recognise import view, view_like
 from kinprint.architecture.view import ModelView, PartKey, Place
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "Rule",
     "families",
     "view",
+    "view_like",
 ]

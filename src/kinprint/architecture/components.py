@@ -5,7 +5,7 @@ Each is judged on its own: a copied vision tower says nothing about the language
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kinprint.architecture.family import skeleton
@@ -95,10 +95,19 @@ def _ahead(checkpoint: Checkpoint, trunk: set[str], apart: Mapping[str, tuple[st
     )
     if said is None:
         return set()
-    texts = {text for text, _ in apart.values() if set(text.split(".")) & _AHEAD_NAMES}
+    texts = {text for text in {text for text, _ in apart.values()} if set(text.split(".")) & _AHEAD_NAMES}
+    if not texts:
+        return set()
     layers = {apart[name][1][0] for name in trunk if apart[name][0] in texts and apart[name][1]}
     beyond = {layer for layer in layers if layer >= said}
     return {name for name in trunk if apart[name][1] and apart[name][1][0] in beyond}
+
+
+def _by_text(names: Iterable[str], apart: Mapping[str, tuple[str, tuple[int, ...]]]) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(apart[name][0], []).append(name)
+    return found
 
 
 def _further_stacks(
@@ -110,15 +119,14 @@ def _further_stacks(
     """
     stacks: dict[str, set[str]] = {}
     inner: dict[str, set[str]] = {}
-    for name in trunk:
-        text, numbers = apart[name]
+    for text, names in _by_text(trunk, apart).items():
         path, layer, rest = text.partition(".#.")
-        if numbers and layer:
-            stacks.setdefault(path, set()).add(name)
+        if layer and apart[names[0]][1]:
+            stacks.setdefault(path, set()).update(names)
             inner.setdefault(path, set()).add(rest)
-    sizes = {path: sum(checkpoint.tensors[name].size for name in names) for path, names in stacks.items()}
-    if not sizes:
+    if len(stacks) < 2:
         return {}
+    sizes = {path: sum(checkpoint.tensors[name].size for name in names) for path, names in stacks.items()}
     largest = max(sizes, key=lambda path: (sizes[path], path))
     second = [path for path in stacks if path != largest and inner[path] & inner[largest]]
     found: dict[str, set[str]] = {}

@@ -68,6 +68,26 @@ def view(checkpoint: Checkpoint, tables: tuple[Family, ...] | None = None) -> Mo
     return _noted(replace(found, components=towers), rivals)
 
 
+def view_like(model: ModelView, checkpoint: Checkpoint) -> ModelView | None:
+    """Return a model's view over another checkpoint with the same config and headers, or None where they differ.
+
+    Roles depend on nothing else, and finding them anew in a mixture's thousands of names would take as long again: most
+    pairs in question are a model and its fine-tuned copy.
+    """
+    known = model.checkpoint
+    if type(known) is Renamed or known.config != checkpoint.config or _headers(known) != _headers(checkpoint):
+        return None
+    towers: dict[str, ModelView] = {}
+    for title, part in model.components.items():
+        held = Selected(checkpoint, part.checkpoint.tensors, title=title, config=part.checkpoint.config)
+        towers[title] = replace(part, checkpoint=held)
+    return replace(model, checkpoint=checkpoint, components=towers)
+
+
+def _headers(checkpoint: Checkpoint) -> list[tuple[str, str, tuple[int, ...]]]:
+    return [(info.name, info.dtype, info.shape) for info in checkpoint.tensors.values()]
+
+
 def _by_skeleton(tensors: Iterable[str]) -> Names:
     names: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for name in tensors:
@@ -359,7 +379,7 @@ def _experts(parts: Mapping[PartKey, Place]) -> int:
 
 def _check_shapes(model: ModelView) -> None:
     """Every axis has one length; raises CheckpointError naming the tensor that breaks it."""
-    lengths: dict[str, tuple[int, str]] = {}
+    lengths: dict[tuple[str, int | None, int | None], tuple[int, str]] = {}
     shapes: dict[tuple[tuple[int, ...], int, int], tuple[int, ...]] = {}
     for key, place in model.parts.items():
         like = model.checkpoint.tensors[place.tensor].shape, id(place.rule), place.index
@@ -367,11 +387,12 @@ def _check_shapes(model: ModelView) -> None:
             shapes[like] = model.shape(key.role, key.layer, key.expert)
         part = place.part
         for axis, length in zip((part.out, part.input), shapes[like], strict=False):
-            label = axis.format(layer=key.layer, expert=key.expert)
-            if label in (OWN, ""):
+            if axis in (OWN, ""):
                 continue
-            known, by = lengths.setdefault(label, (length, place.tensor))
+            layer, expert = key.layer if "{layer}" in axis else None, key.expert if "{expert}" in axis else None
+            known, by = lengths.setdefault((axis, layer, expert), (length, place.tensor))
             if known != length:
+                label = axis.format(layer=layer, expert=expert)
                 raise CheckpointError(
                     f"tensor {place.tensor!r} has {length} along {label}, {by!r} has {known}: the checkpoint is "
                     "damaged, mixes two models, or is of a family that kinprint does not know"

@@ -16,10 +16,10 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from kinprint.bench.records import Column, Interval, Rates, Row
 from kinprint.errors import MissingExtraError
+from kinprint.shapes import Bool, Float64, Int64
 
 RESAMPLES = 1000
 """Bootstrap resamples behind every interval."""

@@ -7,6 +7,7 @@ from kinprint.checkpoint.base import Array, Checkpoint, Codec, TensorInfo, Wante
 from kinprint.checkpoint.local import LocalFile
 from kinprint.checkpoint.memory import MemoryCheckpoint
 from kinprint.checkpoint.open import open_checkpoint
+from kinprint.checkpoint.places import on_disk
 from kinprint.checkpoint.safetensors_file import SafetensorsFile
 from kinprint.checkpoint.write import write_safetensors
 
@@ -19,6 +20,7 @@ __all__ = [
     "SafetensorsFile",
     "TensorInfo",
     "Wanted",
+    "on_disk",
     "open_checkpoint",
     "write_safetensors",
 ]

@@ -173,7 +173,8 @@ class Checkpoint(ABC):
     @cached_property
     def header_digest(self) -> str:
         """SHA-256 over sorted names, dtypes and shapes: the layout, not the values."""
-        return canonical.digest(sorted([t.name, t.dtype, list(t.shape)] for t in self.tensors.values()))
+        stored = (self.tensors[name] for name in sorted(self.tensors))
+        return canonical.digest([[info.name, info.dtype, list(info.shape)] for info in stored])
 
     @cached_property
     def content_digest(self) -> str:

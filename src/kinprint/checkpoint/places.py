@@ -39,12 +39,12 @@ def parts_of(ref: str | Path) -> tuple[str | Path, ...]:
     The parts may lie anywhere; a ``+`` in an address is written ``%2B``.
     """
     text = str(ref)
-    if not _exists(text):
+    if not on_disk(text):
         places = [place for place, character in enumerate(text) if character == "+"][-MAX_PARTS:]
         for place in reversed(places):
-            if _exists(text[place + 1 :]) or is_remote(text[place + 1 :]):
+            if on_disk(text[place + 1 :]) or is_remote(text[place + 1 :]):
                 parts = parts_of(text[:place])
-                if _exists(str(parts[0])) or is_remote(str(parts[0])):
+                if on_disk(str(parts[0])) or is_remote(str(parts[0])):
                     return (*parts, text[place + 1 :])
     return (ref,)
 
@@ -57,7 +57,7 @@ def place_of(ref: str | Path) -> Place:
         NetworkError: A server cannot be reached.
     """
     path = Path(ref)
-    if isinstance(ref, str) and not _exists(ref) and is_remote(ref):
+    if isinstance(ref, str) and not on_disk(ref) and is_remote(ref):
         from kinprint.checkpoint.remote.places import remote_place  # with the Hub's client, which takes its time
 
         files, file = remote_place(ref)
@@ -76,7 +76,7 @@ def place_of(ref: str | Path) -> Place:
     return Place(LocalFiles(path.parent), path.name, str(ref), path.name)
 
 
-def _exists(path: str) -> bool:
+def on_disk(path: str) -> bool:
     """Tell whether a path can be looked at; an empty one cannot."""
     try:
         os.stat(path)  # noqa: PTH116 - Path("") is the working folder

@@ -142,7 +142,7 @@ def _entry(source: ByteSource, name: str, value: object, data_bytes: int) -> tup
         raise fault(where, f"the header entry of {shown(name)} is no object", FETCH_AGAIN)
     entry = cast("dict[str, object]", value)
     dtype = entry.get("dtype")
-    if not isinstance(dtype, str) or not dtypes.is_spelling(dtype):
+    if not isinstance(dtype, str) or (dtype not in dtypes.READABLE and not dtypes.is_spelling(dtype)):
         raise fault(where, f"tensor {shown(name)} has no believable dtype ({shown(dtype)})", FETCH_AGAIN)
     shape = checked_shape(entry.get("shape"), where, name)
     offsets = entry.get("data_offsets")

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from kinprint.checkpoint import Array
 from kinprint.evidence.pair import Facing
+from kinprint.shapes import Float
 from kinprint.types import Value
 
 

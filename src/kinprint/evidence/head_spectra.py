@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
 
 from kinprint.alignment.trunk import Attention, Trunk
 from kinprint.canonical import method_id
@@ -36,6 +35,7 @@ from kinprint.evidence.pair import Pair
 from kinprint.evidence.records import Statement
 from kinprint.linalg.assignment import assignment
 from kinprint.linalg.spectrum import effective_rank, kept_rank, product_singular_values
+from kinprint.shapes import Float64
 from kinprint.types import Cell, Evidence, Table
 
 PRODUCTS: tuple[Literal["qk", "vo"], ...] = ("qk", "vo")

@@ -101,9 +101,11 @@ def lower_bound(seen: int, plantings: int) -> float:
         >>> round(lower_bound(300, 300), 4)
         0.9901
     """
+    if seen in (0, plantings):
+        return 0.05 ** (1 / plantings) if seen else 0.0  # as below, without scipy's import
     from scipy import special  # pyright: ignore[reportMissingTypeStubs] - a tenth of the time of scipy.stats
 
-    return float(cast("Any", special).betaincinv(seen, plantings - seen + 1, 0.05)) if seen else 0.0
+    return float(cast("Any", special).betaincinv(seen, plantings - seen + 1, 0.05))
 
 
 def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Generator) -> tuple[Basis, Basis] | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
 
 from kinprint.alignment.basis import Basis, match_units
 from kinprint.alignment.trunk import Attention, Layer, Units
@@ -23,6 +22,7 @@ from kinprint.checkpoint import Array
 from kinprint.linalg import products
 from kinprint.linalg.assignment import assignment
 from kinprint.linalg.device import Device, DeviceArray
+from kinprint.shapes import Float64
 
 EXPERTS = 4
 """Most experts of a suspect's layer that are matched, spread over the layer; against all of the base's layer."""

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Float64
 
 from kinprint.alignment.basis import TOKENS, Refusal
 from kinprint.alignment.forms import Form, between, inner
@@ -43,6 +42,7 @@ from kinprint.evidence.pair import Facing, Pair
 from kinprint.evidence.records import Statement
 from kinprint.evidence.sizes import trunk_size
 from kinprint.linalg.threads import threads_for
+from kinprint.shapes import Float32, Float64
 from kinprint.types import Cell, Evidence, Table, Value
 
 COMPARED: tuple[Form, ...] = ("qk", "vo")

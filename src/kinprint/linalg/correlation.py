@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64
+
+from kinprint.shapes import Float, Float64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -4,7 +4,7 @@ The functions of :mod:`kinprint.linalg.products` and :mod:`kinprint.linalg.stack
 where their arguments lie. A :class:`Device` brings numpy arrays there and back. This is the only module that imports
 torch for them, by name and when a device first needs it.
 
-Source: the array API standard, 2023.12 (data-apis.org), as array-api-compat gives it for numpy and torch.
+Source: the array API standard, 2023.12 (data-apis.org), as numpy has it and array-api-compat gives it for torch.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Device:
     @property
     def xp(self) -> Any:  # noqa: ANN401 - namespaces have no type
         """The namespace with the functions of the array API for this device's arrays."""
-        return import_module(f"array_api_compat.{'numpy' if self.name == 'cpu' else 'torch'}")
+        return np if self.name == "cpu" else import_module("array_api_compat.torch")
 
     @property
     def not_decomposed(self) -> tuple[type[Exception], ...]:
@@ -149,12 +149,19 @@ CPU = Device("cpu")
 
 
 def namespace(*arrays: DeviceArray) -> Any:  # noqa: ANN401
-    """Return the array API namespace of arrays, imported when first needed."""
+    """Return the array API namespace of arrays, imported when first needed.
+
+    numpy 2 is one by itself; array-api-compat, which takes a quarter of a second to import, is for other devices.
+    """
+    if all(isinstance(array, np.ndarray) for array in arrays):
+        return np
     return import_module("array_api_compat").array_namespace(*arrays)
 
 
 def place(array: DeviceArray) -> Any:  # noqa: ANN401
     """Return where an array lies, as the functions of its namespace that make arrays take it."""
+    if isinstance(array, np.ndarray):
+        return "cpu"
     return import_module("array_api_compat").device(array)
 
 
@@ -167,7 +174,7 @@ def multiplied_in_bfloat16(left_NK: DeviceArray, right_KM: DeviceArray) -> Devic
         left_NK: Float32, of eight significant bits.
         right_KM: The same.
     """
-    if import_module("array_api_compat").is_torch_array(left_NK) and left_NK.is_cuda and left_NK.ndim == 2:
+    if not isinstance(left_NK, np.ndarray) and getattr(left_NK, "is_cuda", False) and left_NK.ndim == 2:
         torch = import_module("torch")
         product = getattr(torch.ops.aten.mm, "dtype", None)  # since torch 2.8; before, results are rounded to bfloat16
         if product is not None:

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Float64, Int64
+
+from kinprint.shapes import Float64, Int64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -54,7 +55,8 @@ def shuffled_cosines(
 
     The permutations are an argument, so that vectors that share their coordinates can be shuffled together.
     """
-    return cosine_table(left_N[orders_SN], right_N[None], centred=centred)[:, 0]
+    left, right = _directions(left_N[None], centred)[0], _directions(right_N[None], centred)[0]
+    return np.clip(left[orders_SN] @ right, -1.0, 1.0)
 
 
 def coefficient_of_variation(values_N: Float64[Array, " N"]) -> float:

@@ -18,10 +18,9 @@ Source: worked out from the definition of grouped-query attention (Ainslie et al
 
 from __future__ import annotations
 
-from jaxtyping import Float, Float64
-
 from kinprint.errors import UsageError
 from kinprint.linalg.device import DeviceArray, namespace
+from kinprint.shapes import Float, Float64
 
 
 def grouped_query_sum(

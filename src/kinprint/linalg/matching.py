@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
 
 from kinprint.linalg.assignment import assignment
+from kinprint.shapes import Float, Float64, Int64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

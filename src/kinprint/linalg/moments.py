@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from kinprint.linalg.threads import threads_for
+from kinprint.shapes import Float64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

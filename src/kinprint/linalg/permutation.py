@@ -48,9 +48,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Float64
 
 from kinprint.errors import NonFiniteError, UsageError
+from kinprint.shapes import Float, Float64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Groups = Sequence[Float[Array, "_ _"]]

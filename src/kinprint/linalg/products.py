@@ -24,10 +24,10 @@ from math import prod
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from kinprint.linalg.device import DeviceArray, multiplied_in_bfloat16, namespace, place
 from kinprint.linalg.threads import threads_for
+from kinprint.shapes import Float
 
 Precision = Literal["exact", "single", "mixed"]
 

@@ -27,9 +27,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Float, Float64
 
 from kinprint.linalg.threads import threads_for
+from kinprint.shapes import Float, Float64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

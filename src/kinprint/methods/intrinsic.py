@@ -27,7 +27,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from kinprint.architecture import ModelView, PartKey
 from kinprint.canonical import method_id
@@ -35,6 +34,7 @@ from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod
 from kinprint.linalg import resample, zscore
+from kinprint.shapes import Float
 from kinprint.spectra import attention_notes
 from kinprint.types import Cell, MethodResult, Table, Value
 
@@ -290,9 +290,13 @@ def _controls(suspect: Fingerprint, base: Fingerprint) -> tuple[Value, ...]:
         return float(np.mean(known)) if len(known) == len(found) else None
 
     rng = np.random.default_rng(SEED)
-    draws = [
-        drawn for _ in range(SHUFFLES) if (drawn := similarity(among_held(rng.permutation(held.size)))) is not None
-    ]
+    orders = np.array([among_held(rng.permutation(held.size)) for _ in range(SHUFFLES)])
+    if all(_whole_and_alike(suspect.arrays[role], base.arrays[role]) for role in ATTENTION):
+        # Nothing is left out or interpolated, so a shuffled sequence's z-scores are the shuffled z-scores.
+        both = ((zscore(suspect.arrays[role])[orders], zscore(base.arrays[role])) for role in ATTENTION)
+        draws = np.mean([shuffled_SL @ b_L / depth for shuffled_SL, b_L in both], axis=0).tolist()
+    else:
+        draws = [drawn for order_L in orders if (drawn := similarity(order_L)) is not None]
     mean, q95 = (float(np.mean(draws)), float(np.quantile(np.abs(draws), 0.95))) if draws else (None, None)
     shuffled = f"{SHUFFLES} shuffles of the suspect's layers, seed {SEED}"
     line = "mean |r| of attn.q, attn.k, attn.v, attn.o with the layer number"
@@ -307,6 +311,15 @@ def _controls(suspect: Fingerprint, base: Fingerprint) -> tuple[Value, ...]:
         _control("depth trend, suspect", _trend(suspect), line),
         _control("depth trend, base", _trend(base), line),
     )
+
+
+def _whole_and_alike(a_L: Array, b_M: Array) -> bool:
+    """Return whether two sequences have as many layers, at least so many that they correlate, and vary in all."""
+    return a_L.size == b_M.size and correlate(a_L, b_M, paired=False)[0] is not None and _finite(a_L) and _finite(b_M)
+
+
+def _finite(values_L: Array) -> bool:
+    return bool(np.isfinite(values_L).all())
 
 
 def _control(name: str, value: float | None, note: str) -> Value:

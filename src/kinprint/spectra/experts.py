@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float64
 
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import Array
 from kinprint.errors import UsageError
 from kinprint.linalg.device import Device
 from kinprint.linalg.stacked import singular_values_of
+from kinprint.shapes import Float64
 
 SAMPLED = 8
 """Experts of a layer that are read where there are more: a layer then costs what 8 small MLPs do."""

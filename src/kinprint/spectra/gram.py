@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
 from kinprint.linalg.assignment import assignment
+from kinprint.shapes import Float64, Int64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

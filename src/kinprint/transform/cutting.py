@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from kinprint.architecture import PartKey
 from kinprint.architecture.family import Size
 from kinprint.checkpoint import Array
 from kinprint.errors import UsageError
+from kinprint.shapes import Float
 from kinprint.transform.sizes import entry, resized, size_in_config, with_entry
 from kinprint.transform.state import ModelState
 

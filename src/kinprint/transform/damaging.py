@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from kinprint.architecture import PartKey
 from kinprint.checkpoint import Array
+from kinprint.shapes import Float
 from kinprint.transform.state import ModelState
 
 Scheme = Literal["int8", "int8-channel", "q4"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 
 from kinprint.errors import UsageError
+from kinprint.shapes import Int64
 from kinprint.zoo.model import Model
 from kinprint.zoo.train import training_tokens
 

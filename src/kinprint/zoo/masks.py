@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from kinprint.architecture import PartKey
 from kinprint.errors import UsageError
+from kinprint.shapes import Float64
 from kinprint.transform import ModelState
 from kinprint.zoo import networks
 from kinprint.zoo.model import Model

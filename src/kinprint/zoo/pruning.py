@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64
 from pydantic import Field
 
 from kinprint.checkpoint import Array
 from kinprint.errors import UsageError
+from kinprint.shapes import Float64
 from kinprint.zoo import calibration, networks
 from kinprint.zoo.kinds import Context, Kind, Settings
 from kinprint.zoo.model import Model

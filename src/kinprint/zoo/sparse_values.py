@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
 
 from kinprint.checkpoint import Array
 from kinprint.errors import UsageError
+from kinprint.shapes import Float32, Int64
 from kinprint.zoo.sparse_plan import AXES, Unit
 from kinprint.zoo.sparse_shapes import FP8_BLOCK, Shape
 

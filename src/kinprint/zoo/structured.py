@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
 from pydantic import Field
 
 from kinprint.errors import UsageError
+from kinprint.shapes import Float64, Int64
 from kinprint.transform import ModelState
 from kinprint.transform.cutting import with_groups, with_layers, with_residual, with_units
 from kinprint.zoo import calibration, networks

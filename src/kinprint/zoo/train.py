@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
 from pydantic import Field
 
 from kinprint.checkpoint import Array
+from kinprint.shapes import Float32, Int64, UInt8
 from kinprint.zoo import networks
 from kinprint.zoo.kinds import Settings
 from kinprint.zoo.model import Model

@@ -42,9 +42,9 @@ from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from kinprint.checkpoint import Array
+from kinprint.shapes import Float64
 
 Pairs = Sequence[tuple[int, int]]
 """Each pair as the numbers of its two models."""

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+
+from kinprint.shapes import Float64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

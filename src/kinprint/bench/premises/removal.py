@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
 
 from kinprint.architecture import PartKey
 from kinprint.bench.premises.bulk import fit
@@ -35,6 +34,7 @@ from kinprint.bench.premises.models import (
 )
 from kinprint.bench.premises.records import Curves, Premise, Series, unmeasured
 from kinprint.checkpoint import Array
+from kinprint.shapes import Bool, Float64
 from kinprint.transform import ModelState
 from kinprint.types import Cell, Table
 from kinprint.zoo import train

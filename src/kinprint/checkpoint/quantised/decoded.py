@@ -126,6 +126,10 @@ class DecodedCheckpoint(Checkpoint):
         self._stored.close()
 
 
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
+"""Dtypes that pack nothing: every scheme has tensors of others."""
+
+
 def decoded(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint with every packed group of tensors as one floating tensor under its unquantised name.
 
@@ -143,8 +147,10 @@ def decoded(checkpoint: Checkpoint) -> Checkpoint:
     """
     if checkpoint.format == "gguf":
         return checkpoint
-    stored = Stored(checkpoint)
     settings = read_settings(checkpoint.config, checkpoint.location)
+    if settings.method is None and all(info.dtype in _PLAIN for info in checkpoint.tensors.values()):
+        return checkpoint
+    stored = Stored(checkpoint)
     groups = [_with_inputs_scaled(stored, group) for scheme in SCHEMES for group in scheme(stored, settings)]
     claimed = {member for group in groups for member in group.members}
     check_rest(stored, claimed, settings)
