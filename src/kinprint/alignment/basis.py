@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -119,12 +118,14 @@ def from_cross(cross_AB: Float[Array, "A B"], device: Device = CPU) -> tuple[Arr
     ``WIDE_DIRECTIONS`` directions in which the rows agree most, found by a randomised range finder: to decompose all
     of 4,096 takes 20 s.
     """
-    fit = (
-        partial(truncated_procrustes, directions=WIDE_DIRECTIONS, seed=_SEED)
-        if min(cross_AB.shape) > WIDE
-        else products.procrustes
-    )
-    left, right = fit(device.put(cross_AB))
+    if min(cross_AB.shape) > WIDE:
+        return _truncated(device.put(cross_AB), device)
+    left, right = products.procrustes(device.put(cross_AB))
+    return device.get(left), device.get(right)
+
+
+def _truncated(cross_AB: DeviceArray, device: Device) -> tuple[Array, Array]:
+    left, right = truncated_procrustes(cross_AB, directions=WIDE_DIRECTIONS, seed=_SEED)
     return device.get(left), device.get(right)
 
 
@@ -136,7 +137,9 @@ def from_rows(suspect_NA: Array, base_NB: Array, device: Device = CPU) -> tuple[
         # float32: the range finder that follows works in it, and leading directions are far above its rounding.
         left, right = (device.put(rows.astype(np.float32, copy=False)) for rows in (suspect_NA, base_NB))
         with threads_for(len(suspect_NA)):
-            return from_cross(device.get(left.T @ right), device)
+            cross = left.T @ right
+        del left, right
+        return _truncated(cross, device)
     with threads_for(len(suspect_NA)):
         mine_AN, mine_NN = np.linalg.qr(suspect_NA.T.astype(np.float32))
         theirs_BN, theirs_NN = np.linalg.qr(base_NB.T.astype(np.float32))
@@ -220,7 +223,7 @@ def coordinate_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
     here, there = assignment(np.abs(cosines_AB))
     signs = np.where(cosines_AB[here, there] < 0, -1.0, 1.0)
     axes = drawn_axes(here.size, WIDE_DIRECTIONS) if here.size > WIDE else np.eye(here.size)
-    suspect, base = (np.zeros((count, axes.shape[1])) for count in cosines_AB.shape)
+    suspect, base = (np.zeros((count, axes.shape[1]), axes.dtype) for count in cosines_AB.shape)
     suspect[here] = signs[:, None] * axes
     base[there] = axes
     return Basis("coordinates", suspect, base, fitted_on=f"embedding columns of {len(rows[0])} shared tokens")

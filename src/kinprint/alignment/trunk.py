@@ -169,7 +169,9 @@ class Trunk:
         return layer
 
     def forms(self, number: int) -> Mapping[Form, FormValue]:
-        """Return the forms that a layer has."""
+        """Return the forms that a layer has; of a wide one made anew, for they are copies of what the layer holds."""
+        if self.wide:
+            return forms_of(self.layer(number))
         made = self._forms.get(number)
         if made is None:
             made = forms_of(self.layer(number))

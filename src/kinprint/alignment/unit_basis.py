@@ -175,8 +175,9 @@ def _started(tables: _Tables, here: int, there: int, rounds: int) -> _Start:
 
 def _sharpened(tables: _Tables, basis: Basis, pairs: Sequence[tuple[int, int]]) -> Basis:
     """Match gate rows in a basis and fit the basis anew on them, each pair of rows weighed by its squared cosine."""
-    cross_AB = np.zeros((tables.suspect.width, tables.base.width))
-    wide = min(cross_AB.shape) > WIDE
+    widths = tables.suspect.width, tables.base.width
+    wide = min(widths) > WIDE
+    cross_AB = np.zeros((0, 0) if wide else widths)
     matched: list[tuple[Array, Array]] = []
     for here, there in pairs:
         mine, theirs = tables.units(0, here), tables.units(1, there)

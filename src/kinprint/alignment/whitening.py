@@ -84,4 +84,8 @@ def _scaled(basis: Basis, moment_KK: Array) -> Basis:
     with threads_for(len(moment_KK)):
         values, vectors = np.linalg.eigh(moment_KK / energy)
         scale_KK = (vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE)) @ vectors.T
-        return replace(basis, suspect_AK=basis.suspect_AK @ scale_KK, base_BK=basis.base_BK @ scale_KK)
+        sides = (basis.suspect_AK @ scale_KK, basis.base_BK @ scale_KK)
+        if min(len(side) for side in sides) > WIDE:
+            # Rows are turned in float32 anyway, and there are two such bases of each kind.
+            sides = tuple(side.astype(np.float32) for side in sides)
+        return replace(basis, suspect_AK=sides[0], base_BK=sides[1])

@@ -30,6 +30,7 @@ from kinprint.alignment.whitening import whitened
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import Array
 from kinprint.linalg.device import CPU, Device
+from kinprint.linalg.threads import side_by_side
 
 BASES: tuple[BasisKind, ...] = ("stored", "tokens", "coordinates", "units")
 """Every basis that is tried, in this order, for every pair."""
@@ -130,7 +131,9 @@ class Pair:
     def whitened_in(self, basis: Basis) -> tuple[Basis, Basis]:
         """Return a basis for what layers read and one for what they write, each direction scaled by its energy."""
         if basis.kind not in self._whitened:
-            self._whitened[basis.kind] = whitened(_some(self.suspect), _some(self.base), basis)
+            # Where the layers are not read yet, one thread widens the suspect's and another the base's.
+            suspect, base = side_by_side(_some, (self.suspect, self.base))
+            self._whitened[basis.kind] = whitened(suspect, base, basis)
         return self._whitened[basis.kind]
 
     @cached_property

@@ -30,6 +30,8 @@ from kinprint.checkpoint import Array
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.population import innocents
 from kinprint.evidence.sizes import matched_heads, matched_units
+from kinprint.linalg import products
+from kinprint.linalg.threads import side_by_side
 from kinprint.types import Planting, Power
 
 PLANTINGS = 300
@@ -80,13 +82,26 @@ def power(pair: Pair, *, seed: int = 0) -> Power:
     draws = WIDE_BASES if trunk.wide else BASES
     bases = [_basis(trunk, originals[numbers[draw % len(numbers)]], rows, rng) for draw in range(draws)]
     margins = {name: innocents().margin(name) for name in ("heads", "units")}
-    seen = 0
-    for turn in range(PLANTINGS):
-        original, both = originals[numbers[turn % len(numbers)]], bases[turn % draws]
-        if both is not None:
-            copy = _changed(original, rng)
-            found = {"heads": matched_heads(copy, original, *both), "units": matched_units(copy, original, *both)}
-            seen += any(size is not None and size > margins[name] for name, size in found.items())
+    against = {
+        (at, draw): _in_basis(originals[number], both)
+        for at, number in enumerate(numbers)
+        for draw, both in enumerate(bases)
+        if both is not None
+    }
+
+    def is_seen(planting: tuple[int, np.random.Generator]) -> bool:
+        turn, noise = planting
+        at, draw = turn % len(numbers), turn % draws
+        if (at, draw) not in against:
+            return False
+        original, both = against[at, draw]
+        copy = _changed(originals[numbers[at]], noise)
+        found = {"heads": matched_heads(copy, original, *both), "units": matched_units(copy, original, *both)}
+        return any(size is not None and size > margins[name] for name, size in found.items())
+
+    plantings = enumerate(rng.spawn(PLANTINGS))
+    # Side by side where there is work for it: see side_by_side.
+    seen = sum(side_by_side(is_seen, plantings) if trunk.wide else map(is_seen, plantings))
     return Power(
         plantings=(Planting(change=CHANGE, plantings=PLANTINGS, seen=seen, lower_bound=lower_bound(seen, PLANTINGS)),),
         sufficient=seen >= REQUIRED * PLANTINGS,
@@ -120,6 +135,30 @@ def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Gen
     if trunk.wide:
         found = replace(found, suspect_AK=found.suspect_AK[:, :WIDE_AXES], base_BK=found.base_BK[:, :WIDE_AXES])
     return whitened([planted.layer(0)], [source.layer(0)], found)
+
+
+def _in_basis(layer: Layer, both: tuple[Basis, Basis]) -> tuple[Layer, tuple[Basis, Basis]]:
+    """Return a base's layer brought into the bases for reading and writing, and the bases in which it stands there."""
+    read, write = both
+
+    def turn(rows: Array, basis: Basis) -> Array:
+        return cast("Array", products.turned(rows, basis.base_BK))
+
+    attention = layer.attention
+    if attention is not None:
+        q, k, v = (turn(rows, read) for rows in (attention.q_HD, attention.k_KD, attention.v_KD))
+        attention = replace(attention, q_HD=q, k_KD=k, v_KD=v, o_HD=turn(attention.o_HD, write))
+    mlps = tuple(
+        replace(
+            units,
+            gate_FD=None if units.gate_FD is None else turn(units.gate_FD, read),
+            up_FD=turn(units.up_FD, read),
+            down_FD=turn(units.down_FD, write),
+        )
+        for units in layer.mlps
+    )
+    own = tuple(replace(basis, base_BK=np.eye(basis.directions, dtype=np.float32)) for basis in both)
+    return Layer(attention, mlps), (own[0], own[1])
 
 
 class _One(Trunk):
@@ -182,8 +221,11 @@ def _damaged(rows_ND: Array, rng: np.random.Generator) -> Array:
     """Return rows with noise of half their norm, the smaller half of the result set to zero."""
     noise = cast("Array", rng.standard_normal(rows_ND.shape, dtype=np.float32))
     share = RELATIVE_CHANGE * float(np.linalg.norm(rows_ND)) / max(float(np.linalg.norm(noise)), 1e-30)
-    changed: Array = rows_ND + noise * np.float32(share)
-    sizes = np.abs(changed)
-    at = int(PRUNED * sizes.size)
-    cut = float(np.partition(sizes, at, axis=None)[at])
-    return np.where(sizes < cut, np.float32(0), changed)
+    noise *= np.float32(share)
+    noise += rows_ND
+    sizes = np.abs(noise)
+    # The median of a large matrix from some 65,000 of its entries: half of it to half a per cent.
+    some: Array = sizes.ravel()[:: max(1, sizes.size >> 16)]
+    at = int(PRUNED * some.size)
+    noise *= sizes >= float(np.partition(some, at)[at])
+    return noise

@@ -306,8 +306,9 @@ def truncated_procrustes(
     rows, columns = cross_AB.shape
     kept = min(directions, rows, columns)
     drawn = min(kept + OVERSAMPLED, rows, columns)
-    largest = xp.max(xp.abs(cross_AB))
-    cross_AB = xp.astype(cross_AB / _or_one(xp, largest), xp.float32)
+    # Without the sizes of all entries in memory: a cross product of wide models is large.
+    largest = xp.maximum(xp.max(cross_AB), -xp.min(cross_AB))
+    cross_AB = xp.astype(cross_AB / _or_one(xp, largest), xp.float32, copy=False)
     drawn_AK = np.random.default_rng(seed).standard_normal((rows, drawn), dtype=np.float32)
     left_AK = xp.asarray(drawn_AK, device=place(cross_AB))
     cross_BA = xp.matrix_transpose(cross_AB)
