@@ -45,8 +45,8 @@ class Compared:
 
     def read(self, side: str) -> int | None:
         """Return the bytes read of ``suspect`` or ``base``; None where the command does not say."""
-        reading: dict[str, dict[str, Any]] = self.found.get("reading") or {}
-        return (reading.get(side) or {}).get("bytes")
+        reading: dict[str, dict[str, Any]] = self.found["verdict"].get("reading") or {}
+        return (reading.get(side) or {}).get("bytes_read")
 
 
 def compare(

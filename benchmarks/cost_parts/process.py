@@ -58,10 +58,11 @@ def cold(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeou
     with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.perf_counter()
-        # A session of its own, so that what takes too long is stopped with its workers.
-        process = subprocess.Popen(
-            command, stdout=out, stderr=err, env={**os.environ, **(env or {})}, start_new_session=True
-        )
+        # A session of its own, so that what takes too long is stopped with its workers. Modules are compiled once, as
+        # in every installed package, whatever the caller's shell says.
+        variables = {**os.environ, **(env or {})}
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=variables, start_new_session=True)
         members, peak = _Members(process.pid), 0
         code: int | None = None
         while True:

@@ -9,7 +9,17 @@ from models import changed, disguised, noisy, pair, random
 from kinprint.evidence import embedding
 from kinprint.evidence.matched import Sizes, heads, measure, units
 from kinprint.evidence.pair import Pair
-from kinprint.evidence.power import NOT_EXCLUDED, PLANTINGS, lower_bound, power
+from kinprint.evidence.power import (
+    NOT_EXCLUDED,
+    PLANTINGS,
+    PRUNED,
+    RELATIVE_CHANGE,
+    brought_into,
+    damaged,
+    lower_bound,
+    power,
+)
+from kinprint.evidence.sizes import matched_heads, matched_units
 from kinprint.types import Evidence
 
 BASE = random("llama", 0, layers=4)
@@ -108,6 +118,31 @@ def test_a_model_whose_layers_hold_nothing_has_no_power() -> None:
     found = power(pair(empty, BASE))
     assert found.plantings[0].seen == 0
     assert not found.sufficient
+
+
+def test_a_damaged_matrix_keeps_half_of_its_entries_at_any_size() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((40, 50), (700, 1000)):
+        rows = rng.standard_normal(shape, dtype=np.float32)
+        found = damaged(rows, rng)
+        kept = found != 0
+        assert abs(kept.mean() - (1 - PRUNED)) < 0.005
+        # Unit variance and noise of RELATIVE_CHANGE: cosine with what it was, before and after pruning.
+        assert np.corrcoef(found[kept], rows[kept])[0, 1] > 1 / np.sqrt(1 + RELATIVE_CHANGE**2)
+
+
+def test_an_original_in_its_basis_stands_against_a_copy_as_it_did_outside() -> None:
+    models = pair(noisy(BASE, 0.3), BASE)
+    assert models.whitened is not None
+    copy, original = models.layers(models.facing[0])
+    turned, both = brought_into(original, models.whitened)
+    assert turned.attention is not None
+    assert turned.attention.k_KD.shape[1] == both[0].directions
+    for size in (matched_heads, matched_units):
+        before, after = size(copy, original, *models.whitened), size(copy, turned, *both)
+        assert before == pytest.approx(after, abs=1e-5)
+        assert before is not None
+        assert before > 0.5
 
 
 def test_the_interval_by_hand() -> None:

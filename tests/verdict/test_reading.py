@@ -86,6 +86,20 @@ def test_a_stranger_is_cleared_with_what_the_sample_could_miss(folder: Path, bas
     assert verdict.power.not_excluded[0].startswith(f"copies of fewer than {least_seen(count, 10)} of the 10 layers")
 
 
+def test_a_third_model_is_read_in_as_many_layers(folder: Path, base_state: ModelState, base: ModelView) -> None:
+    suspect = stored(disguised(noisy(base_state, 0.1)), folder / "measured")
+    third = stored(random("llama", 7, sizes=SIZES), folder / "third")
+    third = fresh(third)
+    verdict = decide(fresh(suspect), fresh(base), controls=[third], limits=SAMPLED)
+    assert verdict.conclusion == "derived"
+    assert verdict.reading is not None
+    most = max(side.bytes_read for side in (verdict.reading.suspect, verdict.reading.base))
+    assert third.checkpoint.bytes_read <= most < total_bytes(third.checkpoint)
+    sizes = [size for one in verdict.third_models for size in one.sizes.values()]
+    assert len(sizes) == 4
+    assert all(size is not None and abs(size) < 0.2 for size in sizes)
+
+
 def test_full_reads_everything_and_says_nothing_of_a_sample(base: ModelView, folder: Path) -> None:
     verdict = judged(stored(random("llama", 6, sizes=SIZES), folder / "other"), base, Limits(full=True))
     assert verdict.reading is not None

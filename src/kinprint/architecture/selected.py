@@ -10,73 +10,16 @@ from typing import Any
 from kinprint.checkpoint import Array, Checkpoint, Wanted
 
 
-class Selected(Checkpoint):
-    """What a component holds; bytes and vocabulary are the whole checkpoint's."""
+class _Through(Checkpoint):
+    """Tensors of another checkpoint, each under a name of this one; bytes and vocabulary are the other's."""
 
-    def __init__(
-        self, whole: Checkpoint, names: Iterable[str], *, title: str, config: Mapping[str, Any] | None = None
-    ) -> None:
-        """Select tensors by name; ``config`` stands in place of the whole checkpoint's."""
-        kept = set(names)
-        self.name = f"{whole.name}:{title}"
+    def __init__(self, whole: Checkpoint, stored: Mapping[str, str]) -> None:
+        """See another checkpoint's tensors: ``stored`` gives the name in it of each that is seen."""
         self.location = whole.location
         self.format = whole.format
-        self.config = whole.config if config is None else config
-        self.notes = ()
         self.revision, self.file_digests = whole.revision, whole.file_digests
-        self.tensors = {name: info for name, info in whole.tensors.items() if name in kept}
         self._whole = whole
-
-    def read(self, name: str, rows: slice | None = None) -> Array:
-        """Return one tensor, or a range of its first axis; see :meth:`Checkpoint.read`."""
-        return self._whole.read(name, rows)
-
-    def read_item(self, name: str, item: int, rows: slice) -> Array:
-        """Return some rows of one item of the first axis; see :meth:`Checkpoint.read_item`."""
-        return self._whole.read_item(name, item, rows)
-
-    def raw(self, name: str) -> memoryview:
-        """Return the stored bytes of one tensor."""
-        return self._whole.raw(name)
-
-    def raw_rows(self, name: str, first: int, last: int) -> memoryview:
-        """Return the stored bytes of a range of the first axis."""
-        return self._whole.raw_rows(name, first, last)
-
-    def fetch(self, wanted: Iterable[Wanted]) -> None:
-        """Fetch what reads will need; see :meth:`Checkpoint.fetch`."""
-        self._whole.fetch(wanted)
-
-    @property
-    def bytes_read(self) -> int:
-        """How many different bytes of the whole checkpoint were handed out so far."""
-        return self._whole.bytes_read
-
-    @property
-    def bytes_fetched(self) -> int:
-        """How many bytes of the whole checkpoint came over a network so far."""
-        return self._whole.bytes_fetched
-
-    @property
-    def vocabulary(self) -> tuple[str, ...] | None:
-        """Token strings by id of the whole checkpoint."""
-        return self._whole.vocabulary
-
-
-class Renamed(Checkpoint):
-    """The same tensors under the names by which their layers can be counted; digests are the stored file's."""
-
-    def __init__(self, whole: Checkpoint, names: Mapping[str, str]) -> None:
-        """Rename tensors: ``names`` gives the new name of each, in the order in which they are listed."""
-        self.name = whole.name
-        self.location = whole.location
-        self.format = whole.format
-        self.config = whole.config
-        self.notes = whole.notes
-        self.revision, self.file_digests = whole.revision, whole.file_digests
-        self.tensors = {new: replace(whole.tensors[old], name=new) for old, new in names.items()}
-        self._whole = whole
-        self._stored = {new: old for old, new in names.items()}
+        self._stored = stored
 
     def read(self, name: str, rows: slice | None = None) -> Array:
         """Return one tensor, or a range of its first axis; see :meth:`Checkpoint.read`."""
@@ -110,8 +53,35 @@ class Renamed(Checkpoint):
 
     @property
     def vocabulary(self) -> tuple[str, ...] | None:
-        """Token strings by id."""
+        """Token strings by id of the whole checkpoint."""
         return self._whole.vocabulary
+
+
+class Selected(_Through):
+    """What a component holds."""
+
+    def __init__(
+        self, whole: Checkpoint, names: Iterable[str], *, title: str, config: Mapping[str, Any] | None = None
+    ) -> None:
+        """Select tensors by name; ``config`` stands in place of the whole checkpoint's."""
+        kept = set(names)
+        self.tensors = {name: info for name, info in whole.tensors.items() if name in kept}
+        super().__init__(whole, {name: name for name in self.tensors})
+        self.name = f"{whole.name}:{title}"
+        self.config = whole.config if config is None else config
+        self.notes = ()
+
+
+class Renamed(_Through):
+    """The same tensors under the names by which their layers can be counted; digests are the stored file's."""
+
+    def __init__(self, whole: Checkpoint, names: Mapping[str, str]) -> None:
+        """Rename tensors: ``names`` gives the new name of each, in the order in which they are listed."""
+        super().__init__(whole, {new: old for old, new in names.items()})
+        self.name = whole.name
+        self.config = whole.config
+        self.notes = whole.notes
+        self.tensors = {new: replace(whole.tensors[old], name=new) for old, new in names.items()}
 
     @cached_property
     def header_digest(self) -> str:

@@ -83,7 +83,7 @@ def power(pair: Pair, *, seed: int = 0) -> Power:
     bases = [_basis(trunk, originals[numbers[draw % len(numbers)]], rows, rng) for draw in range(draws)]
     margins = {name: innocents().margin(name) for name in ("heads", "units")}
     against = {
-        (at, draw): _in_basis(originals[number], both)
+        (at, draw): brought_into(originals[number], both)
         for at, number in enumerate(numbers)
         for draw, both in enumerate(bases)
         if both is not None
@@ -126,7 +126,7 @@ def lower_bound(seen: int, plantings: int) -> float:
 def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Generator) -> tuple[Basis, Basis] | None:
     """Return the whitened basis that would be found between a planted copy and its origin, without the stored one."""
     planted, source = (_One(trunk, layer) for layer in (_changed(original, rng), original))
-    found = Refusal("no shared tokens") if rows is None else token_basis((_damaged(rows, rng), rows))
+    found = Refusal("no shared tokens") if rows is None else token_basis((damaged(rows, rng), rows))
     enough = WIDE_DIRECTIONS if trunk.wide else trunk.width
     if isinstance(found, Refusal) or len(rows if rows is not None else ()) < enough:
         found = unit_basis(planted, source)
@@ -137,7 +137,7 @@ def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Gen
     return whitened([planted.layer(0)], [source.layer(0)], found)
 
 
-def _in_basis(layer: Layer, both: tuple[Basis, Basis]) -> tuple[Layer, tuple[Basis, Basis]]:
+def brought_into(layer: Layer, both: tuple[Basis, Basis]) -> tuple[Layer, tuple[Basis, Basis]]:
     """Return a base's layer brought into the bases for reading and writing, and the bases in which it stands there."""
     read, write = both
 
@@ -204,20 +204,20 @@ def _some_heads(attention: Attention, chosen: Array) -> Attention:
 def _changed(layer: Layer, rng: np.random.Generator) -> Layer:
     attention = layer.attention
     if attention is not None:
-        q, k, v, o = (_damaged(rows, rng) for rows in (attention.q_HD, attention.k_KD, attention.v_KD, attention.o_HD))
+        q, k, v, o = (damaged(rows, rng) for rows in (attention.q_HD, attention.k_KD, attention.v_KD, attention.o_HD))
         attention = Attention(q, k, v, o, attention.heads, attention.kv_heads)
     mlps = tuple(
         Units(
-            None if units.gate_FD is None else _damaged(units.gate_FD, rng),
-            _damaged(units.up_FD, rng),
-            _damaged(units.down_FD, rng),
+            None if units.gate_FD is None else damaged(units.gate_FD, rng),
+            damaged(units.up_FD, rng),
+            damaged(units.down_FD, rng),
         )
         for units in layer.mlps
     )
     return Layer(attention, mlps)
 
 
-def _damaged(rows_ND: Array, rng: np.random.Generator) -> Array:
+def damaged(rows_ND: Array, rng: np.random.Generator) -> Array:
     """Return rows with noise of half their norm, the smaller half of the result set to zero."""
     noise = cast("Array", rng.standard_normal(rows_ND.shape, dtype=np.float32))
     share = RELATIVE_CHANGE * float(np.linalg.norm(rows_ND)) / max(float(np.linalg.norm(noise)), 1e-30)

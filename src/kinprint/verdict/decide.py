@@ -24,7 +24,7 @@ from kinprint.evidence.pair import Pair
 from kinprint.evidence.population import innocents
 from kinprint.evidence.power import NOT_EXCLUDED, power
 from kinprint.evidence.records import ALPHA
-from kinprint.evidence.sampling import Sampling
+from kinprint.evidence.sampling import Sampling, few_experts
 from kinprint.linalg.device import CPU, Device
 from kinprint.types import (
     ComponentVerdict,
@@ -111,8 +111,8 @@ class _Case:
     announce: Tell
 
 
-def _whole(case: _Case) -> Verdict:
-    """Return the verdict on two models that are read whole."""
+def _whole(case: _Case, look: Look | None = None) -> Verdict:
+    """Return the verdict on two models that are read whole, with the first look at them where it was taken."""
     suspect, base = case.sampling.suspect, case.sampling.base
     case.announce(
         f"reads all of both models: {size(total_bytes(suspect.checkpoint))} and {size(total_bytes(base.checkpoint))}"
@@ -127,7 +127,7 @@ def _whole(case: _Case) -> Verdict:
     if pair.obstacle is not None:
         return _without_roles(suspect, base, pair.obstacle, first, case.alpha)
     tensors = (matched_tensors.test(suspect, base),) if guessed else ()
-    look = first_look(case.sampling, case.alpha)
+    look = look or first_look(case.sampling, case.alpha)
     judged = _judge(case, pair, (first, *tensors, look.evidence), step=0)
     if guessed and judged.conclusion == "independent":
         # Roles that order alone tells apart may be wrong, and a copy that is misread looks like a stranger.
@@ -149,7 +149,7 @@ def _sampled(case: _Case) -> Verdict:
     case.told("a first look")
     look = first_look(sampling, case.alpha)
     if look.same and limits.budget is None and limits.layers is None and not _remote(*views):
-        return _with_reading(_whole(case), reading_of(sampling, sampling.layers, sampled=False))
+        return _with_reading(_whole(case, look), reading_of(sampling, sampling.layers, sampled=False))
     if look.evidence.carries and look.evidence.beyond:
         return _by_sample(case, look)
     judged: _Judged | None = None
@@ -177,7 +177,10 @@ def _sampled(case: _Case) -> Verdict:
     there = there if sampling.same_places else sampling.layers[1]
     reading = reading_of(sampling, (here, there), sampled=True, notes=notes)
     case.told("third models")
-    thirds = _third_models(*sampling.restricted(pairs), case.controls)
+    controls = [
+        few_experts(third, [here for here, _ in Sampling(third, third).live(len(pairs))]) for third in case.controls
+    ]
+    thirds = _third_models(*sampling.restricted(pairs), controls)
     return _with_reading(judged.verdict(case, _unread_towers(*views), thirds), reading)
 
 
