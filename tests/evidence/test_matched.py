@@ -126,7 +126,7 @@ def test_a_damaged_matrix_keeps_half_of_its_entries_at_any_size() -> None:
         rows = rng.standard_normal(shape, dtype=np.float32)
         found = damaged(rows, rng)
         kept = found != 0
-        assert abs(kept.mean() - (1 - PRUNED)) < 0.005
+        assert abs(kept.mean() - (1 - PRUNED)) < 0.01
         # Unit variance and noise of RELATIVE_CHANGE: cosine with what it was, before and after pruning.
         assert np.corrcoef(found[kept], rows[kept])[0, 1] > 1 / np.sqrt(1 + RELATIVE_CHANGE**2)
 

@@ -55,6 +55,9 @@ WIDE_GROUPS, WIDE_UNITS, WIDE_BASES, WIDE_TOKENS, WIDE_AXES = 2, 96, 2, 2048, 12
 """The same of wide models: key/value groups and units of a planted layer, bases, tokens and directions of the basis. In
 fewer directions chance is larger and a copy no easier to see, so what is counted is no more than would be seen."""
 
+MEDIAN_OF = 1 << 16
+"""Entries, drawn at random, that the median of a larger matrix is taken from: half of it to a per cent."""
+
 CHANGE = "relative change .5 (Gaussian), then half of each matrix set to zero; scrambled in any way or not"
 
 NOT_EXCLUDED = (
@@ -224,8 +227,9 @@ def damaged(rows_ND: Array, rng: np.random.Generator) -> Array:
     noise *= np.float32(share)
     noise += rows_ND
     sizes = np.abs(noise)
-    # The median of a large matrix from some 65,000 of its entries: half of it to half a per cent.
-    some: Array = sizes.ravel()[:: max(1, sizes.size >> 16)]
+    some: Array = sizes.ravel()
+    if some.size > MEDIAN_OF:
+        some = some[rng.integers(some.size, size=MEDIAN_OF)]
     at = int(PRUNED * some.size)
     noise *= sizes >= float(np.partition(some, at)[at])
     return noise
