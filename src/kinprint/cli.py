@@ -551,8 +551,6 @@ def _interrupts() -> list[int]:
         asked.append(number)
         raise KeyboardInterrupt
 
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # else the caller wants it ignored, or has its own
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored, or is the caller's
         signal.signal(signal.SIGINT, interrupt)
     return asked
