@@ -13,7 +13,7 @@ from evidence.models import FORMS as MODELS
 from evidence.models import changed, disguised, random
 from kinprint.alignment.basis import Basis, Refusal
 from kinprint.alignment.trunk import Trunk, Units, pooled
-from kinprint.alignment.unit_basis import layer_properties, match_by_properties, unit_basis, unit_properties
+from kinprint.alignment.unit_basis import UnitTables, layer_properties, match_by_properties, unit_basis, unit_properties
 from kinprint.architecture import PartKey
 from kinprint.transform import ModelState
 from kinprint.transform.cutting import with_layers
@@ -90,12 +90,12 @@ def test_layers_to_start_from_are_found_where_the_depth_was_cut_and_reordered() 
 def test_units_of_a_copy_are_matched_by_properties_and_those_of_another_layer_are_not() -> None:
     state = random("llama", 0)
     here, there = trunk(disguised(state)), trunk(state)
-    found = [np.linalg.norm(mine, axis=1) for mine in match_by_properties(here, there, 1, 1)]
+    found = [np.linalg.norm(mine, axis=1) for mine in match_by_properties(UnitTables(here, there), 1, 1)]
     np.testing.assert_allclose(found, 1.0, rtol=1e-5)
     basis = fitted(here, there)
 
     def agreement(left: int, right: int) -> float:
-        mine, theirs = match_by_properties(here, there, left, right)
+        mine, theirs = match_by_properties(UnitTables(here, there), left, right)
         return float(((mine @ basis.suspect_AK) * (theirs @ basis.base_BK)).sum(axis=1).mean())
 
     assert agreement(1, 1) > 0.999

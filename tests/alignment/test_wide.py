@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.models import Sizes, disguised, noisy, random
-from kinprint.alignment import forms
+from kinprint.alignment import forms, unit_basis
 from kinprint.alignment.basis import Basis, from_rows, in_basis, turned
 from kinprint.alignment.forms import WIDE, WIDE_DIRECTIONS, Factors
 from kinprint.alignment.trunk import MOST_UNITS, Trunk, forms_of, read_layer
+from kinprint.alignment.unit_basis import UnitTables, match_by_properties
 from kinprint.evidence import matched
 from kinprint.evidence.pair import Pair
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
+from kinprint.linalg.products import unit_rows
 from kinprint.transform import ModelState
 
 SIZES = Sizes(layers=2, hidden=WIDE + 32, heads=8, kv_heads=4, head_dim=16, ffn=MOST_UNITS + 100, vocab=1400)
@@ -121,6 +126,25 @@ def test_a_wide_model_is_found_through_every_disguise_and_a_stranger_is_not(base
         assert (sizes["heads"] > 0.5) == found
         assert (sizes["units"] > 0.5) == found
         assert found or max(sizes.values()) < 0.1
+
+
+def test_a_basis_sharpened_in_the_span_of_its_rows_is_that_of_the_whole_stream(base: ModelState) -> None:
+    sides = [Trunk(state.view(np.float32)) for state in (disguised(noisy(base, 0.1)), base)]
+    tables, pairs = UnitTables(*sides), [(0, 0), (1, 1)]
+    start = Basis("units", *from_rows(*match_by_properties(tables, 0, 0)))
+    with patch.object(unit_basis, "_in_their_span", in_the_whole_stream):
+        whole = unit_basis._sharpened(tables, start, pairs, 2)
+    found = unit_basis._sharpened(tables, start, pairs, 2)
+    rows = [unit_rows(tables.units(side, 0).key_FD) for side in (0, 1)]
+    assert np.median(np.abs(found.cosines(*rows) - whole.cosines(*rows))) < 1e-3
+    assert np.median(found.cosines(*rows).max(axis=1)) > 0.9
+
+
+def in_the_whole_stream(
+    tables: UnitTables, side: int, numbers: Sequence[int]
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    rows = {number: unit_rows(tables.units(side, number).key_FD) for number in numbers}
+    return np.eye(next(iter(rows.values())).shape[1], dtype=np.float32), rows
 
 
 def test_the_stored_basis_of_wide_models_is_a_projection(base: ModelState) -> None:

@@ -20,7 +20,9 @@ from kinprint.linalg.products import (
     in_common,
     procrustes,
     row_cosines,
+    tall_qr,
     truncated_procrustes,
+    truncated_procrustes_of_rows,
     turned,
     unit_rows,
 )
@@ -322,3 +324,47 @@ def test_directions_far_below_the_largest_do_not_stop_the_factorisation(name: st
     for side in (mine, theirs):
         np.testing.assert_allclose(side.T @ side, np.eye(40), atol=1e-5)
     assert sine(mine, left[:, :5]) < 1e-2
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e12])
+def test_a_product_that_is_not_multiplied_out_has_the_same_leading_directions(name: str, scale: float) -> None:
+    here, rng = place(name), np.random.default_rng(15)
+    left = rng.standard_normal((60, 150)) * np.arange(1, 61.0)[:, None] ** -1
+    right = rng.standard_normal((60, 120)) * scale
+    whole = [here.get(side) for side in truncated_procrustes(here.put(left.T @ right), 16, 3)]
+    rows = [here.put(side.astype(np.float32)) for side in (left, right)]
+    found = [here.get(side) for side in truncated_procrustes_of_rows(*rows, directions=16, seed=3)]
+    for side, other in zip(found, whole, strict=True):
+        np.testing.assert_allclose(side.T @ side, np.eye(16), atol=1e-5)
+        assert sine(side, other[:, :8].astype(np.float64)) < 1e-3
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+@pytest.mark.parametrize("power", [0.0, 1.0, 4.0, 12.0])
+def test_tall_columns_become_orthonormal_whatever_their_spectrum(name: str, power: float) -> None:
+    here = place(name)
+    columns = decaying(16, 90, 12, power)[0].astype(np.float32)
+    found, rest = (here.get(side) for side in tall_qr(here.put(columns)))
+    np.testing.assert_allclose(found.T @ found, np.eye(12), atol=5e-6)
+    np.testing.assert_allclose(found @ rest, columns, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_reflections_make_columns_orthonormal_that_no_factor_does(name: str, rank: int) -> None:
+    here = place(name)
+    columns = np.outer(np.arange(8.0), [1.0, 2.0, -1.0]).astype(np.float32) * rank
+    with patch.object(products, "_MOST_FACTORS", 1):
+        found, rest = (here.get(side) for side in tall_qr(here.put(columns)))
+    np.testing.assert_allclose(found.T @ found, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(found @ rest, columns, atol=1e-5)
+    whole = here.get(tall_qr(here.put(columns))[0])
+    np.testing.assert_allclose(whole.T @ whole, np.eye(3), atol=5e-6)
+
+
+def test_more_columns_than_rows_span_everything() -> None:
+    columns = np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 1.0]], np.float32)
+    found, rest = tall_qr(columns)
+    np.testing.assert_array_equal(found, np.eye(2))
+    np.testing.assert_array_equal(rest, columns)

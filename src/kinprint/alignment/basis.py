@@ -35,7 +35,7 @@ from kinprint.errors import NonFiniteError
 from kinprint.linalg import products
 from kinprint.linalg.assignment import assignment
 from kinprint.linalg.device import CPU, Device, DeviceArray
-from kinprint.linalg.products import facing_cosines, in_common, truncated_procrustes, turned, unit_rows
+from kinprint.linalg.products import facing_cosines, in_common, turned, unit_rows
 from kinprint.linalg.threads import side_by_side, threads_for
 from kinprint.shapes import Float, Float32, Float64
 
@@ -46,6 +46,9 @@ TOKENS = 8192
 
 WIDE_TOKENS = 4096
 """The same for wide models, of which only the leading directions are fitted."""
+
+_COLUMN_TOKENS = 2048
+"""Least tokens that columns of wide embeddings are compared by: strangers then reach a cosine of .13 at most."""
 
 _LEAST_TOKENS = 8
 _SEED = 0
@@ -119,32 +122,34 @@ def from_cross(cross_AB: Float[Array, "A B"], device: Device = CPU) -> tuple[Arr
     of 4,096 takes 20 s.
     """
     if min(cross_AB.shape) > WIDE:
-        return _truncated(device.put(cross_AB), device)
-    left, right = products.procrustes(device.put(cross_AB))
-    return device.get(left), device.get(right)
-
-
-def _truncated(cross_AB: DeviceArray, device: Device) -> tuple[Array, Array]:
-    left, right = truncated_procrustes(cross_AB, directions=WIDE_DIRECTIONS, seed=_SEED)
+        left, right = products.truncated_procrustes(device.put(cross_AB), directions=WIDE_DIRECTIONS, seed=_SEED)
+    else:
+        left, right = products.procrustes(device.put(cross_AB))
     return device.get(left), device.get(right)
 
 
 def from_rows(suspect_NA: Array, base_NB: Array, device: Device = CPU) -> tuple[Array, Array]:
-    """Return the basis that few matched rows give: as many directions as there are rows, where both models are wide."""
+    """Return the basis that matched rows give; of two wide models as :func:`leading_from_rows`."""
     if min(suspect_NA.shape[1], base_NB.shape[1]) <= WIDE:
         return from_cross(suspect_NA.astype(np.float64).T @ base_NB.astype(np.float64), device)
+    return leading_from_rows(suspect_NA, base_NB, device)
+
+
+def leading_from_rows(suspect_NA: Array, base_NB: Array, device: Device = CPU) -> tuple[Array, Array]:
+    """Return the ``WIDE_DIRECTIONS`` directions in which matched rows agree most, or as many as there are rows.
+
+    float32: leading directions are far above its rounding.
+    """
+    rows = [side.astype(np.float32, copy=False) for side in (suspect_NA, base_NB)]
     if len(suspect_NA) > WIDE_DIRECTIONS:
-        # float32: the range finder that follows works in it, and leading directions are far above its rounding.
-        left, right = (device.put(rows.astype(np.float32, copy=False)) for rows in (suspect_NA, base_NB))
-        with threads_for(len(suspect_NA)):
-            cross = left.T @ right
-        del left, right
-        return _truncated(cross, device)
+        put = [device.put(side) for side in rows]
+        left, right = products.truncated_procrustes_of_rows(*put, directions=WIDE_DIRECTIONS, seed=_SEED)
+        return device.get(left), device.get(right)
+    mine_AN, mine_NN = products.tall_qr(rows[0].T)
+    theirs_BN, theirs_NN = products.tall_qr(rows[1].T)
     with threads_for(len(suspect_NA)):
-        mine_AN, mine_NN = np.linalg.qr(suspect_NA.T.astype(np.float32))
-        theirs_BN, theirs_NN = np.linalg.qr(base_NB.T.astype(np.float32))
-        left, _, right = np.linalg.svd(mine_NN @ theirs_NN.T)
-        return mine_AN @ left, theirs_BN @ right.T
+        left, _, right = np.linalg.svd(mine_NN @ theirs_NN.T, full_matrices=False)
+    return mine_AN @ left, theirs_BN @ right.T
 
 
 def stored_basis(suspect: Trunk, base: Trunk) -> Basis | Refusal:
@@ -219,7 +224,9 @@ def coordinate_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
     """
     if not rows[0].any() or not rows[1].any():
         return Refusal("the shared tokens' embeddings are zero")
-    cosines_AB = unit_rows(rows[0].T) @ unit_rows(rows[1].T).T
+    wide = min(side.shape[1] for side in rows) > WIDE
+    columns = [side[:: max(1, len(side) // _COLUMN_TOKENS)] if wide else side for side in rows]
+    cosines_AB = unit_rows(columns[0].T) @ unit_rows(columns[1].T).T
     here, there = assignment(np.abs(cosines_AB))
     signs = np.where(cosines_AB[here, there] < 0, -1.0, 1.0)
     axes = drawn_axes(here.size, WIDE_DIRECTIONS) if here.size > WIDE else np.eye(here.size)

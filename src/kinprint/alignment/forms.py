@@ -31,7 +31,7 @@ from typing import Literal
 import numpy as np
 
 from kinprint.checkpoint import Array
-from kinprint.linalg.products import unit_rows
+from kinprint.linalg.products import tall_qr, unit_rows
 from kinprint.linalg.threads import threads_for
 from kinprint.shapes import Float32
 
@@ -136,9 +136,7 @@ def in_axes(form: FormValue, axes_DS: Array) -> Array:
 @cache
 def drawn_axes(directions: int, count: int = DIRECTIONS) -> Float32[Array, "D S"]:
     """Return orthonormal directions, [directions, count], drawn once."""
-    drawn = np.random.default_rng(_SEED).standard_normal((directions, count))
-    with threads_for(count):
-        return np.linalg.qr(drawn)[0].astype(np.float32)
+    return tall_qr(np.random.default_rng(_SEED).standard_normal((directions, count), dtype=np.float32))[0]
 
 
 def mlp_forms(mlps: Sequence[tuple[Array, Array, Array]], *, factored: bool) -> dict[Form, FormValue]:

@@ -42,7 +42,7 @@ from kinprint.shapes import Float, Float32, Float64, Int64
 MOST_UNITS = 1024
 """Most units that a layer of a wide model holds, of all its MLPs together."""
 
-_BLOCK_ROWS = 2048
+_BLOCK_ROWS = 256
 
 _MIXTURE_ROLES = (("moe", True), ("moe.shared", False))
 """Stems of the roles of a mixture's MLPs, and whether they are numbered by expert."""

@@ -20,7 +20,6 @@ Source: worked out here; sharpening by alternating match and fit is iterative cl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from kinprint.alignment.basis import (
     from_cross,
     from_rows,
     in_basis,
+    leading_from_rows,
     match_units,
 )
 from kinprint.alignment.forms import WIDE, Form, FormValue, inner, times, times_transposed, trace
@@ -39,9 +39,9 @@ from kinprint.alignment.trunk import Trunk, Units, largest, pooled
 from kinprint.checkpoint import Array
 from kinprint.linalg.assignment import assignment
 from kinprint.linalg.device import CPU, Device
-from kinprint.linalg.products import unit_rows
-from kinprint.linalg.threads import threads_for
-from kinprint.shapes import Float64
+from kinprint.linalg.products import tall_qr, unit_rows
+from kinprint.linalg.threads import side_by_side, threads_for
+from kinprint.shapes import Float32, Float64
 
 UNITS = 384
 """Most units of a suspect's layer that are matched, the largest; against all units of the base's layer."""
@@ -67,14 +67,13 @@ _HELD_OUT: tuple[Form, ...] = ("qk", "vo")
 _FITTED: tuple[Form, ...] = ("ud", "gate")
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    agreement: float
-    basis: Basis
-
-
 def unit_basis(
-    suspect: Trunk, base: Trunk, *, starts: Sequence[tuple[int, int]] | None = None, device: Device = CPU
+    suspect: Trunk,
+    base: Trunk,
+    *,
+    starts: Sequence[tuple[int, int]] | None = None,
+    device: Device = CPU,
+    tables: UnitTables | None = None,
 ) -> Basis | Refusal:
     """Return a basis fitted on matched MLP units, or why there is none.
 
@@ -83,11 +82,12 @@ def unit_basis(
         base: The other.
         starts: Layers to start from, where it is known which face each other; otherwise they are searched for.
         device: Where rows are matched and fits worked out.
+        tables: What is known of the units' properties already.
     """
     sides = [_usable(trunk) for trunk in (suspect, base)]
     if not sides[0] or not sides[1]:
         return Refusal(f"one of the models has no layer with {_LEAST_UNITS} MLP units and attention")
-    tables = _Tables(suspect, base, device)
+    tables = UnitTables(suspect, base, device) if tables is None else tables
     usable = [both for both in starts or () if both[0] in sides[0] and both[1] in sides[1]]
     if not usable:
         usable = [
@@ -97,39 +97,37 @@ def unit_basis(
         ]
     # Where it is known which layers face each other, one round is enough to read the embeddings by.
     rounds = 1 if starts else _ROUNDS_ALONE
-    started = [_started(tables, here, there, rounds) for here, there in usable]
-    best = max(started, key=lambda start: start.agreement)
+    tables.fill(usable)
+    started = side_by_side(lambda both: _started(tables, *both, rounds), usable)
+    basis = started[0] if len(started) == 1 else _agreeing_best(tables, dict(zip(usable, started, strict=True)))
     if starts:
-        return best.basis
+        return basis
     # No nanmean: a layer without an MLP lacks both forms, and the mean of nothing warns.
-    table_ST = np.mean(np.stack(list(form_similarities(suspect, base, best.basis, _FITTED).values())), axis=0)
+    table_ST = np.mean(np.stack(list(form_similarities(suspect, base, basis, _FITTED).values())), axis=0)
     at = [suspect.layers.index(number) for number in _spread(sides[0], _FITTED_LAYERS)]
     pairs = [(suspect.layers[i], base.layers[int(np.nanargmax(table_ST[i]))]) for i in at]
-    basis = best.basis
-    for _ in range(_ROUNDS_TOGETHER):
-        basis = _sharpened(tables, basis, pairs)
-    return basis
+    return _sharpened(tables, basis, pairs, _ROUNDS_TOGETHER)
 
 
-def match_by_properties(suspect: Trunk, base: Trunk, here: int, there: int) -> tuple[Array, Array]:
-    """Return the gate rows of two layers' units, paired by what no basis changes: [K, A] of suspect, [K, B] of base."""
-    return _by_properties(_Tables(suspect, base), here, there)
-
-
-class _Tables:
-    """Units of the layers of two models with their properties as ranks, each worked out once."""
+class UnitTables:
+    """Units of the layers of two models with their properties as ranks, which are worked out once."""
 
     def __init__(self, suspect: Trunk, base: Trunk, device: Device = CPU) -> None:
+        """Work nothing out yet."""
         self.suspect, self.base, self.device = suspect, base, device
         self._trunks = (suspect, base)
-        self._made: dict[tuple[int, int], tuple[Units, Array]] = {}
+        self._ranks: dict[tuple[int, int], Array] = {}
+
+    def fill(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Work out the ranks of the layers of some pairs, as many side by side as there are cores."""
+        side_by_side(lambda at: self.get(*at), dict.fromkeys((side, both[side]) for both in pairs for side in (0, 1)))
 
     def get(self, side: int, number: int) -> tuple[Units, Array]:
         """Return the pooled units of a layer of the suspect (0) or base (1), and their ranks [F, P]."""
-        if (side, number) not in self._made:
-            units = self.units(side, number)
-            self._made[side, number] = units, _ranks(unit_properties(units, self._trunks[side].forms(number)))
-        return self._made[side, number]
+        units = self.units(side, number)
+        if (side, number) not in self._ranks:
+            self._ranks[side, number] = _ranks(unit_properties(units, self._trunks[side].forms(number)))
+        return units, self._ranks[side, number]
 
     def units(self, side: int, number: int) -> Units:
         """Return the pooled units of a layer of the suspect (0) or base (1)."""
@@ -142,7 +140,8 @@ class _Tables:
         return Units(gate, units.up_FD[some], units.down_FD[some])
 
 
-def _by_properties(tables: _Tables, here: int, there: int) -> tuple[Array, Array]:
+def match_by_properties(tables: UnitTables, here: int, there: int) -> tuple[Array, Array]:
+    """Return the gate rows of two layers' units, paired by what no basis changes: [K, A] of suspect, [K, B] of base."""
     (mine, ranks_FP), (theirs, ranks_EP) = tables.get(0, here), tables.get(1, there)
     chosen = largest(mine, UNITS)
     shared = min(ranks_FP.shape[1], ranks_EP.shape[1])
@@ -165,40 +164,76 @@ def _spread(layers: Sequence[int], most: int) -> list[int]:
     return [layers[i] for i in np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int))]
 
 
-def _started(tables: _Tables, here: int, there: int, rounds: int) -> _Start:
+def _started(tables: UnitTables, here: int, there: int, rounds: int) -> Basis:
     """Return the basis that one pair of layers gives."""
-    basis = Basis("units", *from_rows(*_by_properties(tables, here, there), tables.device), device=tables.device)
-    for _ in range(rounds):
-        basis = _sharpened(tables, basis, [(here, there)])
-    return _Start(_agreement(tables.suspect.forms(here), tables.base.forms(there), basis), basis)
+    basis = Basis("units", *from_rows(*match_by_properties(tables, here, there), tables.device), device=tables.device)
+    return _sharpened(tables, basis, [(here, there)], rounds)
 
 
-def _sharpened(tables: _Tables, basis: Basis, pairs: Sequence[tuple[int, int]]) -> Basis:
+def _agreeing_best(tables: UnitTables, started: Mapping[tuple[int, int], Basis]) -> Basis:
+    def agreement(both: tuple[int, int]) -> float:
+        return _agreement(tables.suspect.forms(both[0]), tables.base.forms(both[1]), started[both])
+
+    return started[max(started, key=agreement)]
+
+
+def _sharpened(tables: UnitTables, basis: Basis, pairs: Sequence[tuple[int, int]], rounds: int) -> Basis:
     """Match gate rows in a basis and fit the basis anew on them, each pair of rows weighed by its squared cosine."""
-    widths = tables.suspect.width, tables.base.width
-    wide = min(widths) > WIDE
-    cross_AB = np.zeros((0, 0) if wide else widths)
-    matched: list[tuple[Array, Array]] = []
-    for here, there in pairs:
-        mine, theirs = tables.units(0, here), tables.units(1, there)
-        rows, columns, cosines = match_units(mine, theirs, basis, most=UNITS)
-        weights = np.maximum(cosines, 0.0)[:, None] ** 2
-        left, right = unit_rows(mine.key_FD[rows]) * weights, unit_rows(theirs.key_FD[columns])
-        if wide:
-            matched.append((left, right))
-            continue
-        with threads_for(tables.suspect.width):
-            cross_AB += left.T @ right
-    if not (cross_AB.any() or any(left.any() for left, _ in matched)):
-        return basis
-    device = tables.device
-    if wide:
-        rows = [np.concatenate(side) for side in zip(*matched, strict=True)]
-        sides = from_rows(rows[0], rows[1], device)
-    else:
-        sides = from_cross(cross_AB, device)
+    both = tables.suspect, tables.base
     fitted_on = f"gate rows of matched MLP units in {len(pairs)} layers"
-    return Basis("units", *sides, device=device, fitted_on=fitted_on)
+    if min(trunk.width for trunk in both) > WIDE:
+        sides = _sharpened_in_span(tables, basis, pairs, rounds)
+        return Basis("units", *sides, device=tables.device, fitted_on=fitted_on)
+    for _ in range(rounds):
+        cross_AB = np.zeros((both[0].width, both[1].width))
+        for here, there in pairs:
+            mine, theirs = tables.units(0, here), tables.units(1, there)
+            rows, columns, cosines = match_units(mine, theirs, basis, most=UNITS)
+            weights = np.maximum(cosines, 0.0)[:, None] ** 2
+            left, right = unit_rows(mine.key_FD[rows]) * weights, unit_rows(theirs.key_FD[columns])
+            with threads_for(tables.suspect.width):
+                cross_AB += left.T @ right
+        if not cross_AB.any():
+            return basis
+        basis = Basis("units", *from_cross(cross_AB, tables.device), device=tables.device, fitted_on=fitted_on)
+    return basis
+
+
+def _sharpened_in_span(
+    tables: UnitTables, basis: Basis, pairs: Sequence[tuple[int, int]], rounds: int
+) -> tuple[Array, Array]:
+    """Do the same in the span of the rows themselves, which has fewer coordinates than the stream of a wide model."""
+    numbers = [list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1)]
+    (axes_AR, mine_of), (axes_BR, theirs_of) = (_in_their_span(tables, side, numbers[side]) for side in (0, 1))
+    device = tables.device
+    sides = axes_AR.T @ basis.suspect_AK, axes_BR.T @ basis.base_BK
+    for _ in range(rounds):
+        left: list[Array] = []
+        right: list[Array] = []
+        within = Basis("units", *sides, device=device)
+        for here, there in pairs:
+            mine, theirs = mine_of[here], theirs_of[there]
+            cosines = within.cosines(mine, theirs)
+            rows, columns = assignment(cosines)
+            left.append(mine[rows] * np.maximum(cosines[rows, columns], 0.0)[:, None] ** 2)
+            right.append(theirs[columns])
+        if not any(rows.any() for rows in left):
+            break
+        sides = leading_from_rows(np.concatenate(left), np.concatenate(right), device)
+    return axes_AR @ sides[0], axes_BR @ sides[1]
+
+
+def _in_their_span(
+    tables: UnitTables, side: int, numbers: Sequence[int]
+) -> tuple[Float32[Array, "A R"], dict[int, Array]]:
+    """Return orthonormal axes of the span of some layers' gate rows, and each layer's rows at unit length in them."""
+    keys = [unit_rows(tables.units(side, number).key_FD) for number in numbers]
+    rows_NA = np.concatenate(keys)
+    if len(rows_NA) >= rows_NA.shape[1]:
+        return np.eye(rows_NA.shape[1], dtype=np.float32), dict(zip(numbers, keys, strict=True))
+    axes_AN, rest_NN = tall_qr(rows_NA.T)
+    ends = np.cumsum([len(key) for key in keys])[:-1]
+    return axes_AN, dict(zip(numbers, np.split(rest_NN.T, ends), strict=True))
 
 
 def _agreement(mine: Mapping[Form, FormValue], theirs: Mapping[Form, FormValue], basis: Basis) -> float:

@@ -30,9 +30,9 @@ def shared_tokens(suspect: Sequence[str], base: Sequence[str]) -> tuple[Int64[Ar
         >>> [ids.tolist() for ids in shared_tokens(["a", "b", "c"], ["c", "x", "a"])]
         [[0, 2], [2, 0]]
     """
-    there = _first_ids(base)
-    pairs = [(here, there[token]) for token, here in _first_ids(suspect).items() if token in there]
-    ids = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    here, there = _first_ids(suspect), _first_ids(base)
+    ids = np.array([(number, there[token]) for token, number in here.items() if token in there], dtype=np.int64)
+    ids = ids.reshape(-1, 2)
     return ids[:, 0], ids[:, 1]
 
 

@@ -28,7 +28,7 @@ from kinprint.shapes import Float64
 UNITS = 512
 """Most units of a layer that count, of all sizes."""
 
-WIDE_ROWS = 256
+WIDE_ROWS = 128
 """Most rows of a matrix of a wide model that count, evenly spaced."""
 
 RIDGE = 0.1
@@ -84,8 +84,9 @@ def _scaled(basis: Basis, moment_KK: Array) -> Basis:
     with threads_for(len(moment_KK)):
         values, vectors = np.linalg.eigh(moment_KK / energy)
         scale_KK = (vectors / np.sqrt(np.maximum(values, 0.0) + RIDGE)) @ vectors.T
-        sides = (basis.suspect_AK @ scale_KK, basis.base_BK @ scale_KK)
-        if min(len(side) for side in sides) > WIDE:
-            # Rows are turned in float32 anyway, and there are two such bases of each kind.
-            sides = tuple(side.astype(np.float32) for side in sides)
-        return replace(basis, suspect_AK=sides[0], base_BK=sides[1])
+    sides = basis.suspect_AK, basis.base_BK
+    if min(len(side) for side in sides) > WIDE:
+        # Rows are turned in float32 anyway, and there are two such bases of each kind.
+        sides, scale_KK = tuple(side.astype(np.float32, copy=False) for side in sides), scale_KK.astype(np.float32)
+    with threads_for(max(len(side) for side in sides)):
+        return replace(basis, suspect_AK=sides[0] @ scale_KK, base_BK=sides[1] @ scale_KK)

@@ -24,7 +24,7 @@ ASKED = "verdict"
 
 VALUE = "size"
 
-VERSION = 4
+VERSION = 5
 """Raised whenever a test, the plan or the rule gives another verdict on the same pair."""
 
 MODE: Mode = "default"

@@ -77,4 +77,4 @@ def _by_id(pairs: Iterable[tuple[object, object]], where: str) -> tuple[str, ...
 
 def _encodable(token: str) -> str:
     """Return a token that can be written out: JSON may hold halves of surrogate pairs."""
-    return token.encode("utf-8", "backslashreplace").decode()
+    return token if token.isascii() else token.encode("utf-8", "backslashreplace").decode()

@@ -168,7 +168,7 @@ def _matrices(pair: Pair, facing: Facing, rows: str) -> Iterator[Array]:
         return
     if not mine.mlps or not theirs.mlps:
         return
-    matched = match_by_properties(pair.suspect, pair.base, *pair.numbers(facing))
+    matched = match_by_properties(pair.unit_tables, *pair.numbers(facing))
     yield column_cosines(*matched, _coordinates(pair))
 
 

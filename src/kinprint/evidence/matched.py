@@ -113,21 +113,22 @@ def _evidence(said: Statement, pair: Pair, statistic: str, sizes: tuple[float | 
 
 def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:
     """Return sizes of layers that do not belong together, across the models and inside the suspect."""
-    assert pair.whitened is not None
+    both = pair.whitened
+    assert both is not None
     size_of = matched_heads if statistic == "heads" else partial(matched_units, most=CONTROL_UNITS)
     there, here = len(pair.base.layers), len(pair.suspect.layers)
     chosen = pair.spread(CONTROL_LAYERS)
     found: list[Value] = []
     if there > 1:
         wrong = [Facing(facing.suspect, (facing.base + there // 2) % there) for facing in chosen]
-        sizes = [size_of(*pair.layers(facing), *pair.whitened) for facing in wrong]
+        sizes = side_by_side(lambda facing: size_of(*pair.layers(facing), *both), wrong)
         found += _mean("mismatched layers", sizes, "against one half a depth away in the base")
     if here > 1 and pair.suspect.width:
         own = Pair(pair.suspect, pair.suspect, device=pair.device)
         stored = own.basis("stored")
         assert isinstance(stored, Basis)  # a model is as wide as itself
         wrong = [Facing(facing.suspect, (facing.suspect + here // 2) % here) for facing in chosen]
-        sizes = [size_of(*own.layers(facing), stored) for facing in wrong]
+        sizes = side_by_side(lambda facing: size_of(*own.layers(facing), stored), wrong)
         found += _mean("within the suspect", sizes, "against one half a depth away in the suspect")
     return tuple(found)
 

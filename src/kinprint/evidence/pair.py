@@ -25,7 +25,7 @@ from kinprint.alignment.basis import (
 from kinprint.alignment.forms import FORMS
 from kinprint.alignment.layer_map import DepthMap, layer_map
 from kinprint.alignment.trunk import Layer, Trunk
-from kinprint.alignment.unit_basis import unit_basis
+from kinprint.alignment.unit_basis import UnitTables, unit_basis
 from kinprint.alignment.whitening import whitened
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import Array
@@ -94,6 +94,8 @@ class Pair:
     @cached_property
     def obstacle(self) -> str | None:
         """Why layers cannot be compared at all, or None."""
+        # Each reads a layer: side by side, a thread to each model.
+        side_by_side(lambda trunk: trunk.width, (self.suspect, self.base))
         for who, trunk in (("suspect", self.suspect), ("base", self.base)):
             if trunk.view.family.name == "unknown":
                 return f"no family table fits the {who}, so its tensors have no roles"
@@ -109,6 +111,11 @@ class Pair:
         """Embeddings of the tokens that both know."""
         return token_rows(self.suspect.view, self.base.view) if self._rows is None else self._rows
 
+    @cached_property
+    def unit_tables(self) -> UnitTables:
+        """What no basis changes of MLP units."""
+        return UnitTables(self.suspect, self.base, self.device)
+
     def basis(self, kind: BasisKind) -> Basis | Refusal:
         """Return a common basis of one kind, or why there is none."""
         if kind not in self._tried:
@@ -120,7 +127,7 @@ class Pair:
         if kind == "stored":
             return stored_basis(self.suspect, self.base)
         if kind == "units":
-            return unit_basis(self.suspect, self.base, device=self.device)
+            return unit_basis(self.suspect, self.base, device=self.device, tables=self.unit_tables)
         rows = self.token_rows
         if isinstance(rows, Refusal):
             return rows
@@ -185,7 +192,7 @@ class Pair:
     def layer_basis(self) -> Basis | None:
         """A basis on which embeddings had no say, fitted on MLP units of layers that face each other in the map."""
         middle = [self.numbers(facing) for facing in self.facing[len(self.facing) // 2 :][:1]]
-        basis = unit_basis(self.suspect, self.base, starts=middle, device=self.device)
+        basis = unit_basis(self.suspect, self.base, starts=middle, device=self.device, tables=self.unit_tables)
         return None if isinstance(basis, Refusal) else basis
 
     def map_in(self, basis: Basis) -> DepthMap:

@@ -51,11 +51,12 @@ UNITS = 192
 
 TOKENS = 1024
 
-WIDE_GROUPS, WIDE_UNITS, WIDE_BASES, WIDE_TOKENS, WIDE_AXES = 2, 96, 2, 2048, 128
-"""The same of wide models: key/value groups and units of a planted layer, bases, tokens and directions of the basis. In
-fewer directions chance is larger and a copy no easier to see, so what is counted is no more than would be seen."""
+WIDE_GROUPS, WIDE_HEAD_ROWS, WIDE_UNITS, WIDE_BASES, WIDE_TOKENS, WIDE_AXES = 2, 16, 32, 2, 512, 128
+"""The same of wide models: key/value groups of a planted layer and rows of each, units, bases, tokens and directions of
+the basis. With fewer of them chance is larger and a copy no easier to see, so what is counted is no more than would be
+seen."""
 
-MEDIAN_OF = 1 << 16
+MEDIAN_OF = 1 << 14
 """Entries, drawn at random, that the median of a larger matrix is taken from: half of it to a per cent."""
 
 CHANGE = "relative change .5 (Gaussian), then half of each matrix set to zero; scrambled in any way or not"
@@ -186,22 +187,31 @@ def _cut(layer: Layer, rng: np.random.Generator, *, wide: bool) -> Layer:
     """Return a layer with few of its units (and heads), so that many copies can be made of it."""
     mlps: list[Units] = []
     for units in layer.mlps[:1]:
-        count = len(units.up_FD)
-        chosen = np.sort(rng.choice(count, min(count, WIDE_UNITS if wide else UNITS), replace=False))
+        chosen = _some(len(units.up_FD), WIDE_UNITS if wide else UNITS, rng)
         gate = None if units.gate_FD is None else units.gate_FD[chosen]
         mlps.append(Units(gate, units.up_FD[chosen], units.down_FD[chosen]))
     attention = layer.attention
-    if wide and attention is not None and attention.heads == attention.kv_heads > WIDE_GROUPS:
-        attention = _some_heads(attention, np.sort(rng.choice(attention.heads, WIDE_GROUPS, replace=False)))
+    if wide and attention is not None and attention.heads == attention.kv_heads:
+        attention = _some_heads(attention, rng)
     return Layer(attention, tuple(mlps))
 
 
-def _some_heads(attention: Attention, chosen: Array) -> Attention:
-    def some(rows: Array) -> Array:
-        return rows.reshape(attention.heads, -1, rows.shape[1])[chosen].reshape(-1, rows.shape[1])
+def _some_heads(attention: Attention, rng: np.random.Generator) -> Attention:
+    groups = _some(attention.heads, WIDE_GROUPS, rng)
 
-    q, k, v, o = (some(rows) for rows in (attention.q_HD, attention.k_KD, attention.v_KD, attention.o_HD))
-    return Attention(q, k, v, o, len(chosen), len(chosen))
+    def cut(left: Array, right: Array) -> tuple[Array, Array]:
+        # Rows of two matrices that belong together: a form is the sum of their outer products.
+        size = len(left) // attention.heads
+        rows = (groups[:, None] * size + _some(size, WIDE_HEAD_ROWS, rng)).ravel()
+        return left[rows], right[rows]
+
+    q, k = cut(attention.q_HD, attention.k_KD)
+    o, v = cut(attention.o_HD, attention.v_KD)
+    return Attention(q, k, v, o, len(groups), len(groups))
+
+
+def _some(count: int, most: int, rng: np.random.Generator) -> Array:
+    return np.sort(rng.choice(count, min(count, most), replace=False))
 
 
 def _changed(layer: Layer, rng: np.random.Generator) -> Layer:

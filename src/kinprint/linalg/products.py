@@ -20,6 +20,7 @@ Blanchard et al., Mixed Precision Block Fused Multiply-Add, SISC 42 (2020) (bflo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, Literal
 
@@ -42,6 +43,12 @@ POWER_ITERATIONS = 2
 _HALF = 2.0**-8
 _BLOCK_ELEMENTS = 1 << 24
 """Numbers of a product that are held at once while it is summed up."""
+
+_MOST_FACTORS = 4
+"""Cholesky factorisations after which columns that are not orthonormal yet are left to reflections."""
+
+_ORTHONORMAL = 2e-6
+"""How far products of float32 columns may be from those of orthonormal ones: a dozen roundings."""
 
 _ROUNDING = 1e-6
 """Share of its largest possible value below which a sum of float32 products counts as 0: ten times its rounding."""
@@ -303,26 +310,103 @@ def truncated_procrustes(
         (A, K) and (B, K), float32, in the order of falling singular values.
     """
     xp = namespace(cross_AB)
-    rows, columns = cross_AB.shape
-    kept = min(directions, rows, columns)
-    drawn = min(kept + OVERSAMPLED, rows, columns)
     # Without the sizes of all entries in memory: a cross product of wide models is large.
     largest = xp.maximum(xp.max(cross_AB), -xp.min(cross_AB))
     cross_AB = xp.astype(cross_AB / _or_one(xp, largest), xp.float32, copy=False)
-    drawn_AK = np.random.default_rng(seed).standard_normal((rows, drawn), dtype=np.float32)
-    left_AK = xp.asarray(drawn_AK, device=place(cross_AB))
     cross_BA = xp.matrix_transpose(cross_AB)
+    shape = (cross_AB.shape[0], cross_AB.shape[1])
+    return _leading(
+        lambda side_BK: cross_AB @ side_BK, lambda side_AK: cross_BA @ side_AK, shape, directions, seed, like=cross_AB
+    )
+
+
+def truncated_procrustes_of_rows(
+    left_NA: Float[DeviceArray, "N A"], right_NB: Float[DeviceArray, "N B"], directions: int, seed: int
+) -> tuple[Float[DeviceArray, "A K"], Float[DeviceArray, "B K"]]:
+    """Return what :func:`truncated_procrustes` returns of ``left^T right``, which is not multiplied out.
+
+    Cheaper while there are fewer rows than half the coordinates. A direction below 1e-6 of the largest singular value
+    is rounding here too.
+
+    Args:
+        left_NA: One side's rows.
+        right_NB: The rows that they face.
+        directions: How many (K).
+        seed: Of the directions that are drawn.
+    """
+    xp = namespace(left_NA, right_NB)
+    left, right = (
+        xp.astype(side / _or_one(xp, xp.maximum(xp.max(side), -xp.min(side))), xp.float32, copy=False)
+        for side in (left_NA, right_NB)
+    )
+    left_AN, right_BN = xp.matrix_transpose(left), xp.matrix_transpose(right)
+    return _leading(
+        lambda side_BK: left_AN @ (right @ side_BK),
+        lambda side_AK: right_BN @ (left @ side_AK),
+        (left_NA.shape[1], right_NB.shape[1]),
+        directions,
+        seed,
+        like=left,
+    )
+
+
+def _leading(
+    times_cross: Callable[[DeviceArray], DeviceArray],
+    times_transposed: Callable[[DeviceArray], DeviceArray],
+    shape: tuple[int, int],
+    directions: int,
+    seed: int,
+    *,
+    like: DeviceArray,
+) -> tuple[DeviceArray, DeviceArray]:
+    xp = namespace(like)
+    rows, columns = shape
+    kept = min(directions, rows, columns)
+    drawn = min(kept + OVERSAMPLED, rows, columns)
+    drawn_AK = np.random.default_rng(seed).standard_normal((rows, drawn), dtype=np.float32)
+    left_AK = xp.asarray(drawn_AK, device=place(like))
+    # Products have the order of the cross product, decompositions that of the directions: see threads_for.
+    for _ in range(POWER_ITERATIONS - 1):
+        left_AK = _well_conditioned(xp, times_cross(_well_conditioned(xp, times_transposed(left_AK))))
+    left_AK, _ = tall_qr(times_cross(_well_conditioned(xp, times_transposed(left_AK))))
+    right_BK, core_KK = tall_qr(times_transposed(left_AK))
     with threads_for(drawn):
-        for rest in reversed(range(POWER_ITERATIONS)):
-            columns_AK = cross_AB @ _well_conditioned(xp, cross_BA @ left_AK)
-            # At last by Householder reflections, which are right for every spectrum and take twice the time.
-            left_AK = _well_conditioned(xp, columns_AK) if rest else xp.linalg.qr(columns_AK)[0]
-        right_BK, core_KK = xp.linalg.qr(cross_BA @ left_AK)
         # left^T cross = core^T right^T, whose decomposition is that of the small core. In float64: a GPU's Jacobi
         # rotations leave vectors of float32 only 4e-5 from orthonormal.
         small_left, _, small_right = xp.linalg.svd(xp.astype(xp.matrix_transpose(core_KK), xp.float64))
-        small_left, small_right = (xp.astype(side, xp.float32) for side in (small_left, small_right))
-        return left_AK @ small_left[:, :kept], right_BK @ xp.matrix_transpose(small_right)[:, :kept]
+    small_left, small_right = (xp.astype(side, xp.float32) for side in (small_left, small_right))
+    return left_AK @ small_left[:, :kept], right_BK @ xp.matrix_transpose(small_right)[:, :kept]
+
+
+def tall_qr(columns_AK: Float[DeviceArray, "A K"]) -> tuple[Float[DeviceArray, "A R"], Float[DeviceArray, "R K"]]:
+    """Return orthonormal columns of the same span, float32, and the matrix (not triangular) that gives the rest back.
+
+    More columns than rows span all there is: then the first is the identity.
+
+    Cholesky's factors of Gram matrices, two to four times, which are products and so quick; where that does not end in
+    orthonormal columns, because some depend on others, Householder reflections, which are right for every spectrum.
+
+    Source: Fukaya et al., Shifted Cholesky QR, SISC 42 (2020), algorithm 4.1.
+
+    Example:
+        >>> columns, rest = tall_qr(np.array([[3.0, 3.0], [4.0, 4.0], [0.0, 5.0]], np.float32))
+        >>> (columns @ rest).round(5).tolist()
+        [[3.0, 3.0], [4.0, 4.0], [0.0, 5.0]]
+    """
+    xp = namespace(columns_AK)
+    columns_AK = xp.astype(columns_AK, xp.float32, copy=False)
+    if columns_AK.shape[1] > columns_AK.shape[0]:
+        return _eye(xp, columns_AK), columns_AK
+    found_AK = _well_conditioned(xp, columns_AK)
+    for _ in range(_MOST_FACTORS - 1):
+        found_AK = _well_conditioned(xp, found_AK)
+        off_KK = xp.matrix_transpose(found_AK) @ found_AK - _eye(xp, found_AK[: found_AK.shape[1], :])
+        if bool(xp.all(xp.abs(off_KK) < _ORTHONORMAL)):
+            break
+    else:
+        with threads_for(columns_AK.shape[1]):
+            found_AK = xp.linalg.qr(columns_AK)[0]
+    return found_AK, xp.matrix_transpose(found_AK) @ columns_AK
 
 
 def _well_conditioned(xp: Any, columns_AK: DeviceArray) -> DeviceArray:  # noqa: ANN401
@@ -335,5 +419,6 @@ def _well_conditioned(xp: Any, columns_AK: DeviceArray) -> DeviceArray:  # noqa:
     wide_AK = xp.astype(columns_AK, xp.float64)
     gram_KK = xp.matrix_transpose(wide_AK) @ wide_AK
     shift = 11 * (rows * columns + columns * (columns + 1)) * 2.0**-53 * _or_one(xp, xp.linalg.matrix_norm(gram_KK))
-    lower_KK = xp.linalg.cholesky(gram_KK + shift * _eye(xp, gram_KK))
-    return columns_AK @ xp.astype(xp.matrix_transpose(xp.linalg.inv(lower_KK)), xp.float32)
+    with threads_for(columns):
+        inverse_KK = xp.linalg.inv(xp.linalg.cholesky(gram_KK + shift * _eye(xp, gram_KK)))
+    return columns_AK @ xp.astype(xp.matrix_transpose(inverse_KK), xp.float32)

@@ -68,7 +68,7 @@ MINIMUM_LAYERS = 3
 
 SHUFFLES, SEED = 200, 0
 
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 20
 """Small blocks: each is widened to float64 twice over."""
 
 _ROUNDING = 1e-12
@@ -97,8 +97,9 @@ class Moments:
     @classmethod
     def of(cls, values: Array) -> Moments:
         """Return the moments of an array, in two passes in float64, so that a large mean costs no digits."""
-        mean = float(values.mean(dtype=np.float64))
-        deviations = np.subtract(values, mean, dtype=np.float64).reshape(-1)
+        deviations = values.astype(np.float64).reshape(-1)
+        mean = float(deviations.mean())
+        deviations -= mean
         return cls(values.size, mean, float(deviations @ deviations))
 
     @classmethod
