@@ -18,6 +18,7 @@ from kinprint.alignment.trunk import MOST_UNITS, Trunk, forms_of, read_layer
 from kinprint.alignment.unit_basis import UnitTables, match_by_properties
 from kinprint.evidence import matched
 from kinprint.evidence.pair import Pair
+from kinprint.evidence.sizes import matched_heads, matched_units
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
 from kinprint.linalg.products import unit_rows
 from kinprint.transform import ModelState
@@ -126,6 +127,21 @@ def test_a_wide_model_is_found_through_every_disguise_and_a_stranger_is_not(base
         assert (sizes["heads"] > 0.5) == found
         assert (sizes["units"] > 0.5) == found
         assert found or max(sizes.values()) < 0.1
+
+
+def test_wide_layers_are_compared_in_the_basis_as_they_would_be_outside(base: ModelState) -> None:
+    pair = Pair.of(noisy(base, 0.3).view(np.float32), base.view(np.float32))
+    assert pair.whitened is not None
+    for size_of in (matched_heads, matched_units):
+        inside = size_of(*pair.compared(pair.facing[0]))
+        assert inside is not None
+        assert inside > 0.5
+        # The sample of units is one of all lengths, which the basis changes.
+        assert inside == pytest.approx(size_of(*pair.layers(pair.facing[0]), *pair.whitened), abs=1e-2)
+        assert abs(size_of(*pair.compared_within(0, 1)) or 1.0) < 0.1
+    attention = pair.compared(pair.facing[0])[0].attention
+    assert attention is not None
+    assert attention.q_HD.shape[1] == WIDE_DIRECTIONS
 
 
 def test_a_basis_sharpened_in_the_span_of_its_rows_is_that_of_the_whole_stream(base: ModelState) -> None:

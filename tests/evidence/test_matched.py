@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from models import changed, disguised, noisy, pair, random
 
+from kinprint.alignment.whitening import brought_into
 from kinprint.evidence import embedding
 from kinprint.evidence.matched import Sizes, heads, measure, units
 from kinprint.evidence.pair import Pair
@@ -14,7 +17,6 @@ from kinprint.evidence.power import (
     PLANTINGS,
     PRUNED,
     RELATIVE_CHANGE,
-    brought_into,
     damaged,
     lower_bound,
     power,
@@ -135,7 +137,10 @@ def test_an_original_in_its_basis_stands_against_a_copy_as_it_did_outside() -> N
     models = pair(noisy(BASE, 0.3), BASE)
     assert models.whitened is not None
     copy, original = models.layers(models.facing[0])
-    turned, both = brought_into(original, models.whitened)
+    read, write = models.whitened
+    turned = brought_into(original, read.base_BK, write.base_BK)
+    own = np.eye(read.directions, dtype=np.float32)
+    both = [replace(basis, base_BK=own) for basis in models.whitened]
     assert turned.attention is not None
     assert turned.attention.k_KD.shape[1] == both[0].directions
     for size in (matched_heads, matched_units):

@@ -164,7 +164,7 @@ class Trunk:
         if layer is None:
             layer = read_layer(self.view, number, wide=self.wide)
             with self._lock:
-                _make_room(self._layers, _layer_bytes(layer))
+                make_room(self._layers, layer_bytes(layer))
                 self._layers[number] = layer
         return layer
 
@@ -176,7 +176,7 @@ class Trunk:
         if made is None:
             made = forms_of(self.layer(number))
             with self._lock:
-                _make_room(self._forms, sum(form.nbytes for form in made.values()))
+                make_room(self._forms, sum(form.nbytes for form in made.values()))
                 self._forms[number] = made
         return made
 
@@ -214,12 +214,14 @@ _HELD_BYTES = 1 << 29
 """Bytes of layers, and of forms, that are kept; what was kept first makes room for what comes."""
 
 
-def _make_room(kept: dict[int, Any], size: int) -> None:
+def make_room(kept: dict[Any, Any], size: int) -> None:
+    """Drop what was kept first until one more of a size stays within ``_HELD_BYTES``."""
     while kept and (len(kept) + 1) * size > _HELD_BYTES:
         del kept[next(iter(kept))]
 
 
-def _layer_bytes(layer: Layer) -> int:
+def layer_bytes(layer: Layer) -> int:
+    """Return the bytes of a layer's arrays."""
     attention = layer.attention
     held = [] if attention is None else [attention.q_HD, attention.k_KD, attention.v_KD, attention.o_HD]
     for units in layer.mlps:

@@ -20,7 +20,7 @@ from kinprint.alignment.basis import Basis
 from kinprint.alignment.forms import WIDE
 from kinprint.alignment.trunk import Layer, pooled, spaced
 from kinprint.checkpoint import Array
-from kinprint.linalg.device import Device
+from kinprint.linalg.device import CPU, Device
 from kinprint.linalg.products import turned, unit_rows
 from kinprint.linalg.threads import threads_for
 from kinprint.shapes import Float64
@@ -52,6 +52,28 @@ def whitened(suspect: Sequence[Layer], base: Sequence[Layer], basis: Basis) -> t
         for written in (False, True)
     )
     return read, write
+
+
+def brought_into(layer: Layer, read_DK: Array, write_DK: Array, device: Device = CPU) -> Layer:
+    """Return a layer in one side of the bases for what it reads and for what it writes."""
+
+    def turn(rows_ND: Array, side_DK: Array) -> Array:
+        return device.get(turned(device.put(rows_ND), device.put(side_DK)))
+
+    attention = layer.attention
+    if attention is not None:
+        q, k, v = (turn(rows, read_DK) for rows in (attention.q_HD, attention.k_KD, attention.v_KD))
+        attention = replace(attention, q_HD=q, k_KD=k, v_KD=v, o_HD=turn(attention.o_HD, write_DK))
+    mlps = tuple(
+        replace(
+            units,
+            gate_FD=None if units.gate_FD is None else turn(units.gate_FD, read_DK),
+            up_FD=turn(units.up_FD, read_DK),
+            down_FD=turn(units.down_FD, write_DK),
+        )
+        for units in layer.mlps
+    )
+    return Layer(attention, mlps)
 
 
 def _moment(layers: Sequence[Layer], side_DK: Array, device: Device, *, written: bool) -> Float64[Array, "K K"]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from kinprint.alignment.basis import Basis
 from kinprint.alignment.whitening import RIDGE
 from kinprint.canonical import method_id
 from kinprint.evidence.pair import Facing, Pair
@@ -61,11 +60,10 @@ def measure(pair: Pair) -> Sizes:
     """Return the sizes of all facing layers; empty where no basis could be found."""
     if pair.whitened is None:
         return Sizes((), ())
-    read, write = pair.whitened
 
     def sizes(facing: Facing) -> tuple[float | None, float | None]:
-        suspect, base = pair.layers(facing)
-        return matched_heads(suspect, base, read, write), matched_units(suspect, base, read, write)
+        compared = pair.compared(facing)
+        return matched_heads(*compared), matched_units(*compared)
 
     found = side_by_side(sizes, pair.facing)
     return Sizes(tuple(heads for heads, _ in found), tuple(units for _, units in found))
@@ -113,22 +111,17 @@ def _evidence(said: Statement, pair: Pair, statistic: str, sizes: tuple[float | 
 
 def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:
     """Return sizes of layers that do not belong together, across the models and inside the suspect."""
-    both = pair.whitened
-    assert both is not None
     size_of = matched_heads if statistic == "heads" else partial(matched_units, most=CONTROL_UNITS)
     there, here = len(pair.base.layers), len(pair.suspect.layers)
     chosen = pair.spread(CONTROL_LAYERS)
     found: list[Value] = []
     if there > 1:
         wrong = [Facing(facing.suspect, (facing.base + there // 2) % there) for facing in chosen]
-        sizes = side_by_side(lambda facing: size_of(*pair.layers(facing), *both), wrong)
+        sizes = side_by_side(lambda facing: size_of(*pair.compared(facing)), wrong)
         found += _mean("mismatched layers", sizes, "against one half a depth away in the base")
-    if here > 1 and pair.suspect.width:
-        own = Pair(pair.suspect, pair.suspect, device=pair.device)
-        stored = own.basis("stored")
-        assert isinstance(stored, Basis)  # a model is as wide as itself
-        wrong = [Facing(facing.suspect, (facing.suspect + here // 2) % here) for facing in chosen]
-        sizes = side_by_side(lambda facing: size_of(*own.layers(facing), stored), wrong)
+    if here > 1:
+        numbers = [facing.suspect for facing in chosen]
+        sizes = side_by_side(lambda at: size_of(*pair.compared_within(at, (at + here // 2) % here)), numbers)
         found += _mean("within the suspect", sizes, "against one half a depth away in the suspect")
     return tuple(found)
 

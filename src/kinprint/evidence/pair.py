@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 
@@ -24,9 +25,9 @@ from kinprint.alignment.basis import (
 )
 from kinprint.alignment.forms import FORMS
 from kinprint.alignment.layer_map import DepthMap, layer_map
-from kinprint.alignment.trunk import Layer, Trunk
+from kinprint.alignment.trunk import Layer, Trunk, layer_bytes, make_room
 from kinprint.alignment.unit_basis import UnitTables, unit_basis
-from kinprint.alignment.whitening import whitened
+from kinprint.alignment.whitening import brought_into, whitened
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import Array
 from kinprint.linalg.device import CPU, Device
@@ -85,6 +86,8 @@ class Pair:
         self._tried: dict[BasisKind, Basis | Refusal] = {}
         self._whitened: dict[BasisKind, tuple[Basis, Basis]] = {}
         self._agreements: dict[BasisKind, float] = {}
+        self._brought: dict[tuple[int, int], Layer] = {}
+        self._lock = Lock()
 
     @classmethod
     def of(cls, suspect: ModelView, base: ModelView, device: Device = CPU) -> Pair:
@@ -147,6 +150,48 @@ class Pair:
     def whitened(self) -> tuple[Basis, Basis] | None:
         """The best basis, whitened."""
         return None if self.best is None else self.whitened_in(self.best)
+
+    def compared(self, facing: Facing) -> tuple[Layer, Layer, Basis, Basis]:
+        """Return two facing layers and the best basis, whitened, for reading and for writing, to compare them in.
+
+        Layers of wide models come brought into it, once each, and the basis is then that in which they stand.
+        """
+        return self._in_common((0, facing.suspect), (1, facing.base))
+
+    def compared_within(self, here: int, there: int) -> tuple[Layer, Layer, Basis, Basis]:
+        """Return the same of two layers of the suspect, by position."""
+        return self._in_common((0, here), (0, there))
+
+    def _in_common(self, *both: tuple[int, int]) -> tuple[Layer, Layer, Basis, Basis]:
+        assert self.whitened is not None
+        read, write = (
+            replace(basis, suspect_AK=self._side(basis, both[0][0]), base_BK=self._side(basis, both[1][0]))
+            for basis in self.whitened
+        )
+        trunks = self.suspect, self.base
+        if not all(trunk.wide for trunk in trunks):
+            first, second = (trunks[side].layer(trunks[side].layers[at]) for side, at in both)
+            return first, second, read, write
+        own = np.eye(read.directions, dtype=np.float32)
+        first, second = (self._brought_layer(*one) for one in both)
+        read, write = (replace(basis, suspect_AK=own, base_BK=own) for basis in (read, write))
+        return first, second, read, write
+
+    def _brought_layer(self, side: int, at: int) -> Layer:
+        assert self.whitened is not None
+        found = self._brought.get((side, at))
+        if found is None:
+            trunk = (self.suspect, self.base)[side]
+            read, write = (self._side(basis, side) for basis in self.whitened)
+            found = brought_into(trunk.layer(trunk.layers[at]), read, write, self.device)
+            with self._lock:
+                make_room(self._brought, layer_bytes(found))
+                self._brought[side, at] = found
+        return found
+
+    @staticmethod
+    def _side(basis: Basis, side: int) -> Array:
+        return basis.base_BK if side else basis.suspect_AK
 
     def agreement(self, basis: Basis) -> float:
         """Return how well attention's value paths agree in a basis: mean over layers of the best partner's cosine."""

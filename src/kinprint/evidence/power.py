@@ -25,12 +25,11 @@ from kinprint.alignment.basis import Basis, Refusal, token_basis
 from kinprint.alignment.forms import WIDE_DIRECTIONS, Form, FormValue
 from kinprint.alignment.trunk import Attention, Layer, Trunk, Units, forms_of
 from kinprint.alignment.unit_basis import unit_basis
-from kinprint.alignment.whitening import whitened
+from kinprint.alignment.whitening import brought_into, whitened
 from kinprint.checkpoint import Array
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.population import innocents
 from kinprint.evidence.sizes import matched_heads, matched_units
-from kinprint.linalg import products
 from kinprint.linalg.threads import side_by_side
 from kinprint.types import Planting, Power
 
@@ -87,7 +86,7 @@ def power(pair: Pair, *, seed: int = 0) -> Power:
     bases = [_basis(trunk, originals[numbers[draw % len(numbers)]], rows, rng) for draw in range(draws)]
     margins = {name: innocents().margin(name) for name in ("heads", "units")}
     against = {
-        (at, draw): brought_into(originals[number], both)
+        (at, draw): _against(originals[number], both)
         for at, number in enumerate(numbers)
         for draw, both in enumerate(bases)
         if both is not None
@@ -141,28 +140,12 @@ def _basis(trunk: Trunk, original: Layer, rows: Array | None, rng: np.random.Gen
     return whitened([planted.layer(0)], [source.layer(0)], found)
 
 
-def brought_into(layer: Layer, both: tuple[Basis, Basis]) -> tuple[Layer, tuple[Basis, Basis]]:
-    """Return a base's layer brought into the bases for reading and writing, and the bases in which it stands there."""
+def _against(original: Layer, both: tuple[Basis, Basis]) -> tuple[Layer, tuple[Basis, Basis]]:
+    """Return a layer brought into the bases for reading and writing, and the bases in which copies stand against it."""
     read, write = both
-
-    def turn(rows: Array, basis: Basis) -> Array:
-        return cast("Array", products.turned(rows, basis.base_BK))
-
-    attention = layer.attention
-    if attention is not None:
-        q, k, v = (turn(rows, read) for rows in (attention.q_HD, attention.k_KD, attention.v_KD))
-        attention = replace(attention, q_HD=q, k_KD=k, v_KD=v, o_HD=turn(attention.o_HD, write))
-    mlps = tuple(
-        replace(
-            units,
-            gate_FD=None if units.gate_FD is None else turn(units.gate_FD, read),
-            up_FD=turn(units.up_FD, read),
-            down_FD=turn(units.down_FD, write),
-        )
-        for units in layer.mlps
-    )
+    turned = brought_into(original, read.base_BK, write.base_BK)
     own = tuple(replace(basis, base_BK=np.eye(basis.directions, dtype=np.float32)) for basis in both)
-    return Layer(attention, mlps), (own[0], own[1])
+    return turned, (own[0], own[1])
 
 
 class _One(Trunk):

@@ -34,6 +34,7 @@ from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod
 from kinprint.linalg import resample, zscore
+from kinprint.linalg.threads import side_by_side
 from kinprint.shapes import Float
 from kinprint.spectra import attention_notes
 from kinprint.types import Cell, MethodResult, Table, Value
@@ -146,7 +147,9 @@ def deviations(model: ModelView) -> Fingerprint:
     problems: list[str] = [] if layers else [f"family {model.family.name}: no layer has a role that this method reads"]
     arrays: dict[str, Array] = {"layers": np.array(layers, dtype=np.int64)}
     for role in (*ATTENTION, *EXPERTS, *VECTORS, *MIXERS):
-        rows = [_layer_deviations(model, role, layer, problems) for layer in layers]
+        found = side_by_side(lambda layer, role=role: _layer_deviations(model, role, layer), layers)
+        problems += [problem for _, problem in found if problem]
+        rows = [row for row, _ in found]
         pooled_L = np.array([pooled for pooled, _, _ in rows], dtype=np.float64)
         if model.layers(role) or model.layers(EXPERTS.get(role, "")):
             arrays[role] = pooled_L
@@ -165,26 +168,25 @@ def _filled(rows: Sequence[Sequence[float]]) -> Array:
 
 
 def _layer_deviations(
-    model: ModelView, role: str, layer: int, problems: list[str]
-) -> tuple[float, float, Sequence[float]]:
-    """Return one layer's deviation, experts pooled, the mean of its experts', and theirs; NaN where there is none."""
+    model: ModelView, role: str, layer: int
+) -> tuple[tuple[float, float, Sequence[float]], str | None]:
+    """Return one layer's deviation, experts pooled, the mean of its experts', and theirs; NaN, and why, without one."""
     nothing = float("nan"), float("nan"), ()
     try:
         if model.has(role, layer):
             alone = _moments(model, role, layer, None).deviation
-            return alone, alone, ()
+            return (alone, alone, ()), None
         expert_role = EXPERTS.get(role, "")
         experts = [_moments(model, expert_role, layer, expert) for expert in model.experts(expert_role, layer)]
     except NonFiniteError as error:
-        problems.append(f"{role}, layer {layer} left out: {error}")
-        return nothing
+        return nothing, f"{role}, layer {layer} left out: {error}"
     if not experts:
-        return nothing
+        return nothing, None
     pooled = Moments()
     for one in experts:
         pooled = pooled.merged(one)
     each = [one.deviation for one in experts]
-    return pooled.deviation, float(np.mean(each)), each
+    return (pooled.deviation, float(np.mean(each)), each), None
 
 
 def _moments(model: ModelView, role: str, layer: int, expert: int | None) -> Moments:
