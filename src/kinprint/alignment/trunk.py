@@ -42,6 +42,9 @@ from kinprint.shapes import Float, Float32, Float64, Int64
 MOST_UNITS = 1024
 """Most units that a layer of a wide model holds, of all its MLPs together."""
 
+HELD_BYTES = 1 << 29
+"""Bytes of layers, and of forms, that a trunk keeps; what was kept first makes room for what comes."""
+
 _BLOCK_ROWS = 256
 
 _MIXTURE_ROLES = (("moe", True), ("moe.shared", False))
@@ -131,15 +134,22 @@ class Trunk:
         wide: Whether layers hold a sample of units and forms are kept as factors.
     """
 
-    def __init__(self, view: ModelView) -> None:
-        """Read nothing yet."""
+    def __init__(self, view: ModelView, *, held_bytes: int = HELD_BYTES) -> None:
+        """Read nothing yet.
+
+        Args:
+            view: The model.
+            held_bytes: Bytes of layers, and of forms, that are kept.
+        """
         self.view = view
+        self._held_bytes = held_bytes
         self.wide = _stream_width(view) > WIDE
         self.layers: list[int] = sorted(
             {key.layer for key in view.parts if key.layer is not None and key.role in _HELD}
         )
         self._lock = Lock()
         self._layers: dict[int, Layer] = {}
+        self._chosen: dict[tuple[int, str, int | None], Array] = {}
         self._forms: dict[int, Mapping[Form, FormValue]] = {}
 
     @property
@@ -162,9 +172,9 @@ class Trunk:
         """Return one layer."""
         layer = self._layers.get(number)
         if layer is None:
-            layer = read_layer(self.view, number, wide=self.wide)
+            layer = read_layer(self.view, number, wide=self.wide, chosen=self._chosen)
             with self._lock:
-                make_room(self._layers, layer_bytes(layer))
+                make_room(self._layers, layer_bytes(layer), self._held_bytes)
                 self._layers[number] = layer
         return layer
 
@@ -176,7 +186,7 @@ class Trunk:
         if made is None:
             made = forms_of(self.layer(number))
             with self._lock:
-                make_room(self._forms, sum(form.nbytes for form in made.values()))
+                make_room(self._forms, sum(form.nbytes for form in made.values()), self._held_bytes)
                 self._forms[number] = made
         return made
 
@@ -210,13 +220,9 @@ class Trunk:
         return _chosen_units(self.view, units.stem, number, units.expert, chosen)
 
 
-_HELD_BYTES = 1 << 29
-"""Bytes of layers, and of forms, that are kept; what was kept first makes room for what comes."""
-
-
-def make_room(kept: dict[Any, Any], size: int) -> None:
-    """Drop what was kept first until one more of a size stays within ``_HELD_BYTES``."""
-    while kept and (len(kept) + 1) * size > _HELD_BYTES:
+def make_room(kept: dict[Any, Any], size: int, most: int) -> None:
+    """Drop what was kept first until one more of a size stays within so many bytes."""
+    while kept and (len(kept) + 1) * size > most:
         del kept[next(iter(kept))]
 
 
@@ -244,14 +250,22 @@ def _stream_width(view: ModelView) -> int:
     return 0
 
 
-def read_layer(view: ModelView, number: int, *, wide: bool = False) -> Layer:
+def read_layer(
+    view: ModelView,
+    number: int,
+    *,
+    wide: bool = False,
+    chosen: dict[tuple[int, str, int | None], Array] | None = None,
+) -> Layer:
     """Read one layer, gains folded. What holds NaN or Inf, or has no head geometry, is left out with its reason.
 
     Args:
         view: The model.
         number: The layer.
         wide: Hold sums over the query heads of a group, and a sample of units; see the module.
+        chosen: Which units of a layer, MLP and expert were chosen before; those that are chosen now are added.
     """
+    known = {} if chosen is None else chosen
     problems: list[str] = []
     attention: Attention | None = None
     mlps: list[Units] = []
@@ -263,7 +277,7 @@ def read_layer(view: ModelView, number: int, *, wide: bool = False) -> Layer:
     most = max(1, MOST_UNITS // len(places)) if wide and places else None
     for stem, expert in places:
         try:
-            units = _units(view, stem, number, expert, most=most)
+            units = _units(view, stem, number, expert, most=most, known=known)
             mlps += [] if units is None else [units]
         except NonFiniteError as error:
             problems.append(str(error))
@@ -322,7 +336,15 @@ def _mlps(view: ModelView, number: int) -> list[tuple[str, int | None]]:
     return found
 
 
-def _units(view: ModelView, stem: str, number: int, expert: int | None, *, most: int | None) -> Units | None:
+def _units(
+    view: ModelView,
+    stem: str,
+    number: int,
+    expert: int | None,
+    *,
+    most: int | None,
+    known: dict[tuple[int, str, int | None], Array],
+) -> Units | None:
     if stem == "ssm":
         return _channels(view, number)
     if not view.has(f"{stem}.down", number, expert):
@@ -334,9 +356,11 @@ def _units(view: ModelView, stem: str, number: int, expert: int | None, *, most:
     ):
         return None
     if most is not None and shape[0] > most:
-        norms = _row_norms(view, f"{stem}.gate" if gated else f"{stem}.up", number, expert)
-        chosen = np.sort(np.argsort(-norms, kind="stable")[:most])
-        return _chosen_units(view, stem, number, expert, chosen)
+        key = number, stem, expert
+        if key not in known:
+            norms = _row_norms(view, f"{stem}.gate" if gated else f"{stem}.up", number, expert)
+            known[key] = np.sort(np.argsort(-norms, kind="stable")[:most])
+        return _chosen_units(view, stem, number, expert, known[key])
     gate = _single(view.array(f"{stem}.gate", number, expert, fold=True)) if gated else None
     up = _single(view.array(f"{stem}.up", number, expert, fold=True))
     return Units(gate, up, _written(view, f"{stem}.down", number, expert), expert, stem=stem)

@@ -25,7 +25,7 @@ from kinprint.alignment.basis import (
 )
 from kinprint.alignment.forms import FORMS
 from kinprint.alignment.layer_map import DepthMap, layer_map
-from kinprint.alignment.trunk import Layer, Trunk, layer_bytes, make_room
+from kinprint.alignment.trunk import HELD_BYTES, Layer, Trunk, layer_bytes, make_room
 from kinprint.alignment.unit_basis import UnitTables, unit_basis
 from kinprint.alignment.whitening import brought_into, whitened
 from kinprint.architecture import ModelView
@@ -90,9 +90,9 @@ class Pair:
         self._lock = Lock()
 
     @classmethod
-    def of(cls, suspect: ModelView, base: ModelView, device: Device = CPU) -> Pair:
-        """Return the pair of two views."""
-        return cls(Trunk(suspect), Trunk(base), device=device)
+    def of(cls, suspect: ModelView, base: ModelView, device: Device = CPU, *, held_bytes: int = HELD_BYTES) -> Pair:
+        """Return the pair of two views, each of which keeps so many bytes of layers."""
+        return cls(Trunk(suspect, held_bytes=held_bytes), Trunk(base, held_bytes=held_bytes), device=device)
 
     @cached_property
     def obstacle(self) -> str | None:
@@ -185,7 +185,7 @@ class Pair:
             read, write = (self._side(basis, side) for basis in self.whitened)
             found = brought_into(trunk.layer(trunk.layers[at]), read, write, self.device)
             with self._lock:
-                make_room(self._brought, layer_bytes(found))
+                make_room(self._brought, layer_bytes(found), HELD_BYTES)
                 self._brought[side, at] = found
         return found
 

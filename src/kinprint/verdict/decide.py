@@ -56,6 +56,9 @@ from kinprint.verdict.reading import (
 GREY = 0.5
 """Share of a margin from which on a size is too large to be called independent."""
 
+WHOLE_BYTES = 1 << 30
+"""Bytes of layers that are kept of each model where all of it is read: every test goes through all layers."""
+
 Tell = Callable[[str], None]
 
 
@@ -121,7 +124,7 @@ def _whole(case: _Case, look: Look | None = None) -> Verdict:
     guessed = suspect.inferred or base.inferred
     same = identity.compare_values(suspect, base)
     first = identity.evidence(same)
-    pair = Pair.of(suspect, base, case.device)
+    pair = Pair.of(suspect, base, case.device, held_bytes=WHOLE_BYTES)
     if same.identical is not None:
         return _identical(same.identical, first, case.alpha)
     if pair.obstacle is not None:
