@@ -36,7 +36,16 @@ _TWO = {"layers": 2, **_WHOLE}
 RELATED = (0.1, 0.3, 1.0)
 """Changes of the fine-tuned children that separation is measured on, relative to the weights."""
 
+CHILDREN = 2
+"""Children of each change: sizes fall with the change by design, which is no noise of a procedure."""
+
 STRANGERS = 3
+
+
+def child(change: float, number: int = 0) -> str:
+    """Return the name of a fine-tuned child of the Mistral layer set."""
+    return f"mistral-2L-child-{change:g}" + (f"-{number}" if number else "")
+
 
 FIXTURES: Mapping[str, Made] = {
     "llama8b-8L-base": Made("llama-3-8b", 11, more={**_EIGHT, **_WHOLE}),
@@ -49,10 +58,11 @@ FIXTURES: Mapping[str, Made] = {
     "glm-upcycled": Made("glm-4.5-air", 4, "upcycled", "dense-base"),
     "mistral-2L-base": Made("mistral-7b", 21, more=_TWO),
     **{
-        f"mistral-2L-child-{change:g}": Made(
-            "mistral-7b", 30 + number, "finetuned", "mistral-2L-base", {"layers": 2, "change": change}
+        child(change, number): Made(
+            "mistral-7b", 30 + place + 5 * number, "finetuned", "mistral-2L-base", {"layers": 2, "change": change}
         )
-        for number, change in enumerate(RELATED)
+        for place, change in enumerate(RELATED)
+        for number in range(CHILDREN)
     },
     **{f"mistral-2L-twin-{number}": Made("mistral-7b", 40 + number, more=_TWO) for number in range(STRANGERS)},
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from cost_parts.comparing import FailedError, compare, d_prime, row
 from cost_parts.context import Context
-from cost_parts.fixtures import RELATED, STRANGERS
+from cost_parts.fixtures import CHILDREN, RELATED, STRANGERS, child
 from cost_parts.process import Run, cold
 from cost_parts.rows import Check, Row, at_least, equals
 
@@ -24,9 +24,9 @@ WHAT = "Mistral-7B, 2 layers"
 
 def mistral(context: Context) -> Iterator[Row]:
     """Time on one pair, each in a cold process."""
-    child, base = context.fixtures.get(f"mistral-2L-child-{RELATED[0]:g}"), context.fixtures.get(BASE)
-    ours = row(f"{WHAT}: kinprint", compare(child, base, runs=context.runs), (child, base))
-    theirs = {name: _run(name, base, [child]) for name in NAMES}
+    suspect, base = context.fixtures.get(child(RELATED[0])), context.fixtures.get(BASE)
+    ours = row(f"{WHAT}: kinprint", compare(suspect, base, runs=context.runs), (suspect, base))
+    theirs = {name: _run(name, base, [suspect]) for name in NAMES}
     checks = [equals("derived", ours.says)]
     for name, (run, _) in theirs.items():
         checks.append(at_least(f"times faster than {NAMES[name]}", _times(run.seconds, ours.seconds), FASTER[name]))
@@ -44,10 +44,10 @@ def mistral(context: Context) -> Iterator[Row]:
 
 
 def separation(context: Context) -> Iterator[Row]:
-    """Give d' of every procedure's own score on the same pairs: children of growing change, and strangers."""
+    """Give d' of every procedure's own score between strangers and the children of each change, on the same pairs."""
     get = context.fixtures.get
     base = get(BASE)
-    children = [get(f"mistral-2L-child-{change:g}") for change in RELATED]
+    children = [get(child(change, number)) for change in RELATED for number in range(CHILDREN)]
     strangers = [get(f"mistral-2L-twin-{number}") for number in range(STRANGERS)]
     compared = [compare(suspect, base, runs=1, warm=False) for suspect in (*children, *strangers)]
     scores = {"kinprint": [one.size or 0.0 for one in compared]}
@@ -56,22 +56,35 @@ def separation(context: Context) -> Iterator[Row]:
         _, pairs = _run(name, base, [*children, *strangers])
         scores[name] = [pair["score"] for pair in pairs]
         seconds[name] = [pair["seconds"] for pair in pairs]
-    found = {name: d_prime(ours[: len(children)], ours[len(children) :]) for name, ours in scores.items()}
+    found = {name: _by_change(ours) for name, ours in scores.items()}
     verdicts = [one.says for one in compared]
-    for name, value in found.items():
+    for name, values in found.items():
         related, unrelated = scores[name][: len(children)], scores[name][len(children) :]
         checks = (
-            *(Check(f"d' above that of {other}", value > found[other]) for other in NAMES),
+            *(
+                Check(f"d' above that of {other} at change {change:g}", value > found[other][change])
+                for other in NAMES
+                for change, value in values.items()
+            ),
             equals("derived", _all(verdicts[: len(children)])),
             equals("independent", _all(verdicts[len(children) :])),
         )
         yield Row(
             what=f"{WHAT}, separation: {NAMES.get(name, name)}",
             seconds=sum(seconds[name]) / len(seconds[name]),
-            says=f"d' {value:.2f}",
+            says=", ".join(f"d' {value:.1f} at {change:g}" for change, value in values.items()),
             checks=checks if name == "kinprint" else (),
-            note=f"mean seconds a pair; related {_listed(related)}; unrelated {_listed(unrelated)}",
+            note=f"mean seconds a pair; related {_listed(related)}; unrelated {_listed(unrelated)};"
+            f" d' of all changes as one class {d_prime(related, unrelated):.2f}",
         )
+
+
+def _by_change(scores: list[float]) -> dict[float, float]:
+    unrelated = scores[len(RELATED) * CHILDREN :]
+    return {
+        change: d_prime(scores[place * CHILDREN : (place + 1) * CHILDREN], unrelated)
+        for place, change in enumerate(RELATED)
+    }
 
 
 def _run(name: str, base: Path, suspects: list[Path]) -> tuple[Run, list[dict[str, Any]]]:
