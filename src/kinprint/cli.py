@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 internal error; 2 usage or a missing extra; 3 derived and 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Generator
@@ -525,6 +526,8 @@ def _write_json(record: Record, path: Path | None) -> None:
 def main() -> None:
     """Run the command line; a fault that kinprint knows is one line on stderr and its exit code."""
     asked = _interrupts()
+    # Plugins of pydantic are other packages' code, and looking for them reads the metadata of all that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
     except (Exception, SystemExit, KeyboardInterrupt) as error:

@@ -322,7 +322,7 @@ def _flat_forms(
         }
 
     found: dict[Form, tuple[list[int], list[Array]]] = {form: ([], []) for form in forms}
-    for at, made in zip(compared, side_by_side(flat, compared), strict=True):
+    for at, made in zip(compared, side_by_side(flat, compared, large=trunk.large), strict=True):
         for form, values in made.items():
             found[form][0].append(at)
             found[form][1].append(values)

@@ -45,6 +45,9 @@ MOST_UNITS = 1024
 HELD_BYTES = 1 << 29
 """Bytes of layers, and of forms, that a trunk keeps; what was kept first makes room for what comes."""
 
+_LARGE = 256
+"""Residual coordinates from which on a layer's arrays are large."""
+
 _BLOCK_ROWS = 256
 
 _MIXTURE_ROLES = (("moe", True), ("moe.shared", False))
@@ -132,6 +135,7 @@ class Trunk:
         view: The model.
         layers: Numbers of the layers that have attention or an MLP.
         wide: Whether layers hold a sample of units and forms are kept as factors.
+        large: Whether work on a layer is worth a thread of its own.
     """
 
     def __init__(self, view: ModelView, *, held_bytes: int = HELD_BYTES) -> None:
@@ -143,7 +147,8 @@ class Trunk:
         """
         self.view = view
         self._held_bytes = held_bytes
-        self.wide = _stream_width(view) > WIDE
+        width = _stream_width(view)
+        self.wide, self.large = width > WIDE, width >= _LARGE
         self.layers: list[int] = sorted(
             {key.layer for key in view.parts if key.layer is not None and key.role in _HELD}
         )

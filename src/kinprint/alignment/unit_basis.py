@@ -98,7 +98,7 @@ def unit_basis(
     # Where it is known which layers face each other, one round is enough to read the embeddings by.
     rounds = 1 if starts else _ROUNDS_ALONE
     tables.fill(usable)
-    started = side_by_side(lambda both: _started(tables, *both, rounds), usable)
+    started = side_by_side(lambda both: _started(tables, *both, rounds), usable, large=suspect.large)
     basis = started[0] if len(started) == 1 else _agreeing_best(tables, dict(zip(usable, started, strict=True)))
     if starts:
         return basis
@@ -120,7 +120,8 @@ class UnitTables:
 
     def fill(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Work out the ranks of the layers of some pairs, as many side by side as there are cores."""
-        side_by_side(lambda at: self.get(*at), dict.fromkeys((side, both[side]) for both in pairs for side in (0, 1)))
+        wanted = dict.fromkeys((side, both[side]) for both in pairs for side in (0, 1))
+        side_by_side(lambda at: self.get(*at), wanted, large=self.suspect.large)
 
     def get(self, side: int, number: int) -> tuple[Units, Array]:
         """Return the pooled units of a layer of the suspect (0) or base (1), and their ranks [F, P]."""

@@ -371,16 +371,23 @@ def _says_nothing(piece: Piece) -> bool:
     """Return whether a tensor is empty, constant, or a mask: a matrix of two values, one of them zero."""
     if math.prod(piece.shape) < 2:
         return True
-    read, known = piece.reader(), np.empty(0)
+    read, known = piece.reader(), list[float]()
     for rows in piece.blocks():
         values = wide(read(rows)).reshape(-1)
-        for value in known:  # at most two
-            values = values[values != value]
-        if values.size:
-            known = np.unique(np.concatenate([known, values]))
-        if known.size > 2:
-            return False
-    return known.size < 2 or (len(piece.info.shape) > 1 and piece.info.floating and bool((known == 0).any()))
+        for value in known:
+            values = values[_differs(values, value)]
+        while values.size:
+            known.append(values[0].item())
+            if len(known) > 2:
+                return False
+            values = values[_differs(values, known[-1])]
+    return len(known) < 2 or (len(piece.info.shape) > 1 and piece.info.floating and 0 in known)
+
+
+def _differs(values: Array, value: float | int | bool) -> Array:
+    """Return where values are not one value, with NaN the same as NaN."""
+    missing = value != value  # NaN, of whatever dtype
+    return values == values if missing else values != value
 
 
 def _probe(piece: Piece) -> bytes:

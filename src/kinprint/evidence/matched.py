@@ -65,7 +65,7 @@ def measure(pair: Pair) -> Sizes:
         compared = pair.compared(facing)
         return matched_heads(*compared), matched_units(*compared)
 
-    found = side_by_side(sizes, pair.facing)
+    found = side_by_side(sizes, pair.facing, large=pair.suspect.large)
     return Sizes(tuple(heads for heads, _ in found), tuple(units for _, units in found))
 
 
@@ -113,15 +113,15 @@ def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:
     """Return sizes of layers that do not belong together, across the models and inside the suspect."""
     size_of = matched_heads if statistic == "heads" else partial(matched_units, most=CONTROL_UNITS)
     there, here = len(pair.base.layers), len(pair.suspect.layers)
-    chosen = pair.spread(CONTROL_LAYERS)
+    chosen, large = pair.spread(CONTROL_LAYERS), pair.suspect.large
     found: list[Value] = []
     if there > 1:
         wrong = [Facing(facing.suspect, (facing.base + there // 2) % there) for facing in chosen]
-        sizes = side_by_side(lambda facing: size_of(*pair.compared(facing)), wrong)
+        sizes = side_by_side(lambda facing: size_of(*pair.compared(facing)), wrong, large=large)
         found += _mean("mismatched layers", sizes, "against one half a depth away in the base")
     if here > 1:
-        numbers = [facing.suspect for facing in chosen]
-        sizes = side_by_side(lambda at: size_of(*pair.compared_within(at, (at + here // 2) % here)), numbers)
+        opposite = [(at, (at + here // 2) % here) for at in (facing.suspect for facing in chosen)]
+        sizes = side_by_side(lambda both: size_of(*pair.compared_within(*both)), opposite, large=large)
         found += _mean("within the suspect", sizes, "against one half a depth away in the suspect")
     return tuple(found)
 

@@ -98,7 +98,7 @@ class Pair:
     def obstacle(self) -> str | None:
         """Why layers cannot be compared at all, or None."""
         # Each reads a layer: side by side, a thread to each model.
-        side_by_side(lambda trunk: trunk.width, (self.suspect, self.base))
+        side_by_side(lambda trunk: trunk.width, (self.suspect, self.base), large=self.suspect.large)
         for who, trunk in (("suspect", self.suspect), ("base", self.base)):
             if trunk.view.family.name == "unknown":
                 return f"no family table fits the {who}, so its tensors have no roles"
@@ -142,7 +142,7 @@ class Pair:
         """Return a basis for what layers read and one for what they write, each direction scaled by its energy."""
         if basis.kind not in self._whitened:
             # Where the layers are not read yet, one thread widens the suspect's and another the base's.
-            suspect, base = side_by_side(_some, (self.suspect, self.base))
+            suspect, base = side_by_side(_some, (self.suspect, self.base), large=self.suspect.large)
             self._whitened[basis.kind] = whitened(suspect, base, basis)
         return self._whitened[basis.kind]
 

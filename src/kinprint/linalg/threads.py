@@ -40,16 +40,20 @@ def one_thread() -> Generator[None]:
         yield
 
 
-def side_by_side(work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+def side_by_side(work: Callable[[Item], Made], items: Iterable[Item], *, large: bool = True) -> list[Made]:
     """Return ``work(item)`` for every item, in order, on as many cores as there are.
 
-    Each piece runs with one BLAS thread, so its result does not depend on how many run beside it. Array work releases
-    Python's lock; work of small arrays gains nothing.
+    Each piece runs with one BLAS thread, so its result does not depend on how many run beside it.
+
+    Args:
+        work: Array work, which releases Python's lock.
+        items: What it is done to.
+        large: Whether the arrays are large; to start threads for small ones takes longer than the work itself.
     """
     waiting = list(items)
     cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MOST_WORKERS)
     with one_thread():
-        if cores < 2 or len(waiting) < 2:
+        if not large or cores < 2 or len(waiting) < 2:
             return [work(item) for item in waiting]
         with ThreadPoolExecutor(cores) as pool:
             return list(pool.map(work, waiting))

@@ -72,6 +72,9 @@ SHUFFLES, SEED = 200, 0
 _BLOCK_BYTES = 1 << 20
 """Small blocks: each is widened to float64 twice over."""
 
+_LARGE = 1 << 20
+"""Bytes of a tensor from which on a layer is worth a thread of its own."""
+
 _ROUNDING = 1e-12
 """Relative variation below which a sequence is constant: what differs is the rounding of the sums."""
 
@@ -146,8 +149,9 @@ def deviations(model: ModelView) -> Fingerprint:
     layers = sorted({layer for role in roles for layer in model.layers(role)})
     problems: list[str] = [] if layers else [f"family {model.family.name}: no layer has a role that this method reads"]
     arrays: dict[str, Array] = {"layers": np.array(layers, dtype=np.int64)}
+    large = any(info.nbytes >= _LARGE for info in model.checkpoint.tensors.values())
     for role in (*ATTENTION, *EXPERTS, *VECTORS, *MIXERS):
-        found = side_by_side(lambda layer, role=role: _layer_deviations(model, role, layer), layers)
+        found = side_by_side(lambda layer, role=role: _layer_deviations(model, role, layer), layers, large=large)
         problems += [problem for _, problem in found if problem]
         rows = [row for row, _ in found]
         pooled_L = np.array([pooled for pooled, _, _ in rows], dtype=np.float64)
