@@ -18,7 +18,7 @@ from kinprint.errors import CheckpointError, UsageError
 from kinprint.evidence.sampling import few_experts
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod, Method, ModelFingerprint
 from kinprint.linalg.device import CPU, Device
-from kinprint.types import Comparison, ControlPair, Inspection, MethodResult, ModelInfo, RoleSummary, Verdict
+from kinprint.types import Behaviour, Comparison, ControlPair, Inspection, MethodResult, ModelInfo, RoleSummary, Verdict
 from kinprint.verdict import ALPHA, Limits, Mode, a_layer, decide, look_bytes, untested
 from kinprint.version import __version__
 
@@ -108,6 +108,7 @@ def compare(
     device: str = "cpu",
     progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
+    with_behaviour: bool = False,
 ) -> Comparison:
     """Give the verdict on one pair, and measure it with methods of the literature, each side also against third models.
 
@@ -124,6 +125,7 @@ def compare(
         device: Where arrays are worked through: ``cpu`` (numpy), ``torch``, ``cuda`` or ``cuda:N``.
         progress: Called before each step.
         announce: Called with a sentence that says how much will be read, before it is.
+        with_behaviour: Run the models on texts too (:func:`behave`); they must be local folders.
 
     Returns:
         Verdict, measurements and controls.
@@ -149,6 +151,7 @@ def compare(
             _tell(progress, f"{method.name}: {sides[a].info.name} and {sides[b].info.name}", done, total)
             results[a, b].append(_run(method, sides[a], sides[b]))
             done += 1
+    behaviour = _beside(verdict, (suspect, base, *controls), device, progress) if with_behaviour else None
     _tell(progress, "done", total, total)
     measured = tuple(results[0, 1])
     reason = _nothing_in_common(measured) if measured else None
@@ -169,7 +172,68 @@ def compare(
             )
             for a, b in pairs[1:]
         ),
+        behaviour=behaviour,
     )
+
+
+def _beside(verdict: Verdict, models: Sequence[Reference], device: str, progress: Progress | None) -> Behaviour:
+    """Return how a pair behaves, with a sentence on how that goes with the verdict on its weights."""
+    from kinprint.behaviour.axis import beside
+
+    folders = [one for one in models if isinstance(one, str | Path)]
+    if len(folders) < len(models):
+        raise UsageError("behaviour needs models that can be run: give paths of folders")
+    found = behave(folders[0], folders[1], controls=folders[2:], device=device, progress=progress)
+    return found.model_copy(update={"summary": f"{found.summary} {beside(verdict.conclusion, close=found.close)}"})
+
+
+def behave(
+    suspect: str | Path,
+    base: str | Path,
+    *,
+    probes: str | Path | None = None,
+    count: int = 200,
+    methods: Iterable[str] | None = None,
+    controls: Sequence[str | Path] = (),
+    device: str = "cpu",
+    dtype: str = "float32",
+    batch: int = 16,
+    keep: bool = True,
+    progress: Progress | None = None,
+) -> Behaviour:
+    """Measure how alike two local models behave on the same texts, each side also against third models.
+
+    Args:
+        suspect: A model folder whose origin is in question.
+        base: A model folder that it may come from.
+        probes: Texts of your own, in a file that :func:`kinprint.behaviour.probes.read` knows; shipped ones by default.
+        count: Probes that are asked, spread over the set.
+        methods: Names of behavioural methods; all by default.
+        controls: Folders of third models that are known to be unrelated.
+        device: A device of torch.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        batch: Texts in one pass.
+        keep: Whether results are kept in the user's cache, and taken from it.
+        progress: Called as work goes on.
+
+    Raises:
+        UsageError: A folder, method, device or dtype that does not exist.
+        CheckpointError: A model that cannot be run, or probes that cannot be read.
+        MissingExtraError: The [torch] extra is not installed.
+    """
+    from kinprint.behaviour import axis
+    from kinprint.behaviour.cache import Cache
+    from kinprint.behaviour.probes import read, shipped
+    from kinprint.behaviour.runner import Runner
+
+    axis.select(methods)
+    texts = (shipped() if probes is None else read(Path(probes))).spread(count)
+    cache = Cache.of_user() if keep else Cache.in_memory()
+    made = [
+        Runner.open(one, device=device, dtype=dtype, batch=batch, cache=cache, tell=progress)
+        for one in (suspect, base, *controls)
+    ]
+    return axis.behave(made[0], made[1], texts, controls=made[2:], methods=methods, tell=progress)
 
 
 def _opened(references: Sequence[Reference], component: str | None, limits: Limits, device: Device) -> list[_Side]:

@@ -401,6 +401,52 @@ class Verdict(Record):
     reading: Reading | None = None
 
 
+class ProbeInfo(Record):
+    """Which texts two models were asked.
+
+    Attributes:
+        name: Name of the set.
+        licence: Of the set.
+        digest: SHA-256 over the file it came from.
+        asked: Probes that fit every model.
+        given: Probes that were chosen.
+    """
+
+    name: str
+    licence: str
+    digest: str
+    asked: int
+    given: int
+
+
+class Behaviour(Record):
+    """What two models do on the same probes. It never enters a verdict on weights.
+
+    Attributes:
+        kinprint_version: The program that measured.
+        suspect: Name of the model whose origin is in question.
+        base: Name of the model it may come from.
+        suspect_identity: Digest over weights, config, tokenizer and how it was run; of a served model its address.
+        base_identity: The same of the other.
+        probes: What both were asked.
+        methods: What each method measured on the pair.
+        control_pairs: The same on each side against each third model.
+        close: Whether most methods have the pair closer than either side is to any third model; None without them.
+        summary: How the pair stands to third models, in one sentence.
+    """
+
+    kinprint_version: str
+    suspect: str
+    base: str
+    suspect_identity: str
+    base_identity: str
+    probes: ProbeInfo
+    methods: tuple[MethodResult, ...]
+    control_pairs: tuple[ControlPair, ...] = ()
+    close: bool | None = None
+    summary: str
+
+
 class Comparison(Record):
     """The verdict on one pair, and what the methods of the literature measure on it.
 
@@ -416,6 +462,7 @@ class Comparison(Record):
         controls: Third models.
         methods: What each method measured on the pair.
         control_pairs: What the same methods measured on each side against each third model.
+        behaviour: What both do on the same probes, where that was asked for; it does not enter the verdict.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -428,6 +475,7 @@ class Comparison(Record):
     controls: tuple[ModelInfo, ...] = ()
     methods: tuple[MethodResult, ...] = ()
     control_pairs: tuple[ControlPair, ...] = ()
+    behaviour: Behaviour | None = None
 
 
 class RoleSummary(Record):

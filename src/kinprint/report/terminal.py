@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from kinprint.report.behaviour import print_behaviour
 from kinprint.report.cells import clean, details_table, new_table, number, show
 from kinprint.report.verdict import print_verdict
 from kinprint.types import Comparison, ControlPair, Inspection, MethodResult, ModelInfo, Value
@@ -43,6 +44,9 @@ def print_comparison(comparison: Comparison, console: Console, *, details: bool 
         print_verdict(comparison.verdict, console, details=details)
     if comparison.methods:
         _print_methods(comparison, console, details=details)
+    if comparison.behaviour is not None:
+        console.print()
+        print_behaviour(comparison.behaviour, console, details=details)
 
 
 def _print_methods(comparison: Comparison, console: Console, *, details: bool) -> None:

@@ -1,0 +1,93 @@
+"""What commands share: options, the console, progress, and writing JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kinprint.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kinprint.api import Progress
+    from kinprint.types import Record
+
+PLAIN_WIDTH = 1000
+"""Columns of output that goes to a file or a pipe: enough that no cell of a table is broken."""
+
+ComponentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--component",
+        metavar="NAME",
+        help="Look at this part (vision, encoder, mtp, ...) in place of the language model.",
+    ),
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for stdout.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no tables and no progress.")]
+PlainOption = Annotated[bool, typer.Option("--no-color", help="Print without colour.")]
+MethodOption = Annotated[
+    list[str] | None, typer.Option("--method", "-m", metavar="NAME", help="Run only this method; repeatable.")
+]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes at work.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A checkpoint: a folder, a file, org/name[@revision] or an address.")
+]
+
+
+def console(no_color: bool) -> Console:
+    """Return the console that results go to."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(no_color=no_color or None, highlight=False, width=width, emoji=False, markup=False)
+
+
+@contextmanager
+def showing_progress(quiet: bool) -> Generator[Progress | None]:
+    """Show a bar on stderr while work goes on, if anybody is there to see it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading headers", total=None)
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+            if not total:  # unknown; to update() None means "as it was"
+                bar.tasks[0].total = None
+
+        yield tell
+
+
+def write_json(record: Record, path: Path | None) -> None:
+    """Write a result to a file, whole or not at all, or to stdout (``-``).
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    if path is None:
+        return
+    text = record.model_dump_json(indent=2) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {path}: {error.strerror}: choose another place") from error

@@ -1,0 +1,48 @@
+"""What two models do on the same probes, as text for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from kinprint.report.cells import clean, details_table, new_table, number, show
+from kinprint.types import Behaviour
+
+AXIS = "Behaviour is an axis of its own and enters no verdict: distillation and shared data make strangers alike."
+
+
+def print_behaviour(found: Behaviour, console: Console, *, details: bool = False) -> None:
+    """Print every method's numbers beside its controls and third models, what did not run, and a summary.
+
+    Args:
+        found: What was measured.
+        console: Where to print.
+        details: Whether to print every value and table.
+    """
+    console.print(Text(AXIS, style="bold"))
+    asked = f"{found.probes.asked} of {found.probes.given} probes of {found.probes.name}"
+    console.print(Text(clean(f"{asked} ({found.probes.digest[:19]}), {found.suspect} and {found.base}"), style="dim"))
+    console.print()
+    thirds = [f"{pair.side} vs {pair.control}" for pair in found.control_pairs]
+    table = new_table("", ("method", "value", "suspect vs base", "same model", *map(clean, thirds)), text_columns=2)
+    for index, result in enumerate(found.methods):
+        for value in result.values if details else result.values[:2]:
+            others = [
+                next((one.value for one in pair.methods[index].values if one.name == value.name), None)
+                for pair in found.control_pairs
+            ]
+            own = "" if value.identical is None else number(value.identical)
+            table.add_row(clean(result.method), clean(value.name), number(value.value), own, *map(number, others))
+        for control in result.controls:
+            blank = ["" for _ in found.control_pairs]
+            table.add_row("", clean(f"control: {control.name}"), number(control.value), "", *blank)
+    show(table, console)
+    for result in found.methods:
+        for said in ([result.reason] if result.reason else []) + [f"note: {note}" for note in result.notes if details]:
+            console.print(Text(clean(f"  {result.method}: {said}"), style="dim"))
+    console.print()
+    console.print(Text(clean(found.summary)))
+    for result in found.methods if details else ():
+        for detail in result.tables:
+            console.print()
+            show(details_table(detail), console)
