@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kinprint import registry
 from kinprint.architecture import ModelView, view
+from kinprint.behaviour.cache import Cache
 from kinprint.bench.records import Cell, Cost, PairVerdict
 from kinprint.checkpoint import open_checkpoint
 from kinprint.fingerprints import Fingerprint, FingerprintMethod, Method
@@ -63,11 +64,19 @@ class Meter:
 
 @dataclass
 class Opened:
-    """A model with the fingerprints made so far and what each cost, so that each is made once."""
+    """A model with what was made of it so far and what that cost, so that each is made once.
+
+    Attributes:
+        model: The model.
+        digest: Of its content.
+        made: Fingerprints by the extractor's id.
+        behaved: What it gave when it was run, by the behavioural method's id.
+    """
 
     model: ModelView
     digest: str
     made: dict[str, tuple[Fingerprint, Meter]] = field(default_factory=dict[str, tuple[Fingerprint, Meter]])
+    behaved: dict[str, tuple[Cache, Meter]] = field(default_factory=dict[str, tuple[Cache, Meter]])
 
     @classmethod
     def of(cls, path: Path) -> Opened:
@@ -110,13 +119,18 @@ def _measure(suspect: Opened, base: Opened, method: Method) -> Measured:
         with metered() as meter:
             result = method.compare(suspect.model, base.model)
         parts = [meter]
+    return measured(suspect, base, result, parts)
+
+
+def measured(suspect: Opened, base: Opened, result: MethodResult, parts: Sequence[Meter]) -> Measured:
+    """Return the line of one method on one pair, with the cost of all its parts."""
     peaks = [part.peak_mb for part in parts if part.peak_mb is not None]
     values = [value for value in result.values if value.kind != "statistic"]
     return Measured(
         suspect=suspect.digest,
         base=base.digest,
-        id=method.id,
-        method=method.name,
+        id=result.id,
+        method=result.method,
         values=tuple((value.name, value.kind, value.identical) for value in values),
         cells=_cells(result),
         cost=Cost(seconds=sum(part.seconds for part in parts), peak_mb=max(peaks) if peaks else None),

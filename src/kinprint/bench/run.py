@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, cast
 
 from kinprint import canonical, registry
-from kinprint.bench import verdicts
+from kinprint.bench import behaviours, verdicts
 from kinprint.bench.cases import expand, read_cases
 from kinprint.bench.lines import appended, model_path, read_lines
 from kinprint.bench.measure import Measured, Opened, measure, method_by_id
@@ -55,6 +55,7 @@ def bench(
     out: Path,
     *,
     methods: Iterable[str] | None = None,
+    behave: bool = False,
     only: str | None = None,
     jobs: int = 1,
     plots: bool = True,
@@ -67,6 +68,7 @@ def bench(
         zoo: Folder of the models, as ``kinprint zoo build`` writes it.
         out: Folder for the results.
         methods: Names in the registry, and ``verdict``; all by default.
+        behave: Whether to run the models on texts too, with every behavioural method; needs the [torch] extra.
         only: Pattern on pairs, models or categories.
         jobs: Processes.
         plots: Whether to draw.
@@ -77,7 +79,7 @@ def bench(
         MissingExtraError: The [bench] extra is not installed.
         CheckpointError: A model cannot be read.
     """
-    start, listed, ids = time.perf_counter(), read_cases(suite), _ids(methods)
+    start, listed, ids = time.perf_counter(), read_cases(suite), _ids(methods, behave=behave)
     manifest = read_manifest(zoo)
     if manifest is None:
         raise UsageError(f"{zoo} holds no zoo: make it with 'kinprint zoo build {listed.suite} -o {zoo}'")
@@ -98,8 +100,8 @@ def bench(
     return result
 
 
-def _ids(methods: Iterable[str] | None) -> list[str]:
-    """Return the ids of the methods that were asked for, the verdict's last.
+def _ids(methods: Iterable[str] | None, *, behave: bool) -> list[str]:
+    """Return the ids of the methods that were asked for, behavioural ones behind the others, the verdict's last.
 
     Raises:
         UsageError: A name that no method has.
@@ -107,6 +109,7 @@ def _ids(methods: Iterable[str] | None) -> list[str]:
     asked = list(methods or (*registry.METHODS, verdicts.ASKED))
     named = [name for name in asked if name != verdicts.ASKED]
     ids = [method.id for method in registry.select(named)] if named else []
+    ids += behaviours.ids() if behave else []
     return [*ids, verdicts.verdict_id()] if verdicts.ASKED in asked else ids
 
 
@@ -197,7 +200,10 @@ class _Shelf:
 
 def _task(task: _Task) -> list[Measured]:
     suspect, base = (_Shelf.get(path) for path in task[:2])
-    found = measure(suspect, base, [method_by_id(i) for i in task[2] if i != verdicts.verdict_id()])
+    run = set(behaviours.ids()) & set(task[2])
+    others = [i for i in task[2] if i != verdicts.verdict_id() and i not in run]
+    found = measure(suspect, base, [method_by_id(i) for i in others])
+    found += behaviours.measure(suspect, base, sorted(run)) if run else []
     return [*found, verdicts.measure(suspect, base)] if verdicts.verdict_id() in task[2] else found
 
 
