@@ -25,6 +25,9 @@ from kinprint.version import __version__
 _METHODS_OF: Mapping[Mode, tuple[str, ...]] = {"default": ("layernorm", "intrinsic", "ghostspec-mse")}
 """Methods of the public debate that a mode measures beside the verdict, where no others are asked for."""
 
+_MOST_TEXT = 1 << 22
+"""Bytes of a text that are looked at for a watermark."""
+
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` while long work goes on."""
 
@@ -234,6 +237,37 @@ def behave(
         for one in (suspect, base, *controls)
     ]
     return axis.behave(made[0], made[1], texts, controls=made[2:], methods=methods, tell=progress)
+
+
+def watermark(texts: Sequence[str | Path], *, key: str | Path, tokenizer: str | Path, others: int = 99) -> MethodResult:
+    """Say whether texts bear a watermark that an owner's key explains.
+
+    Args:
+        texts: Files of text in UTF-8, each one text, without the prompt.
+        key: The owner's key; see :func:`kinprint.behaviour.watermark.read_key`.
+        tokenizer: Folder of the model that may have written them: its tokenizer, and the size of its output layer.
+        others: Other keys that the owner's is held against.
+
+    Raises:
+        CheckpointError: A file cannot be read, or is no key.
+        MissingExtraError: The [torch] extra is not installed.
+    """
+    from kinprint.behaviour.loading import load_tokenizer, output_size
+    from kinprint.behaviour.watermark import KgwKey, kgw, read_key, synthid
+
+    owner = read_key(Path(key))
+    words = load_tokenizer(Path(tokenizer))
+    ids = [words(_text(Path(one)), add_special_tokens=False)["input_ids"] for one in texts]
+    if isinstance(owner, KgwKey):
+        return kgw(ids, output_size(Path(tokenizer)), owner, others=others)
+    return synthid(ids, owner, others=others)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes()[:_MOST_TEXT].decode("utf-8", "replace")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); give a file of text") from error
 
 
 def _opened(references: Sequence[Reference], component: str | None, limits: Limits, device: Device) -> list[_Side]:

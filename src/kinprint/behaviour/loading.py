@@ -98,6 +98,18 @@ def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - a transformers tokeni
         raise CheckpointError(f"{folder}: its tokenizer cannot be read ({_line(error)}); fetch it again") from error
 
 
+def output_size(folder: Path) -> int:
+    """Return how many tokens a model's output layer knows, from its config; it may be more than the tokenizer's.
+
+    Raises:
+        CheckpointError: The folder holds no config that says it.
+    """
+    size = getattr(_settings(folder, extra("transformers")).get_text_config(), "vocab_size", None)
+    if not isinstance(size, int) or size < 1:
+        raise CheckpointError(f"{folder}: its config.json gives no vocab_size; give the model's own folder")
+    return size
+
+
 @contextmanager
 def _silent() -> Generator[None]:
     """Keep transformers from drawing bars and from warning on stderr."""

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kinprint.report.cells import clean, details_table, new_table, number, show
-from kinprint.types import Behaviour
+from kinprint.types import Behaviour, MethodResult
 
 AXIS = "Behaviour is an axis of its own and enters no verdict: distillation and shared data make strangers alike."
 
@@ -46,3 +46,28 @@ def print_behaviour(found: Behaviour, console: Console, *, details: bool = False
         for detail in result.tables:
             console.print()
             show(details_table(detail), console)
+
+
+def print_result(result: MethodResult, console: Console, *, details: bool = False) -> None:
+    """Print what one method found by itself: its values and controls, and its notes.
+
+    Args:
+        result: What was found.
+        console: Where to print.
+        details: Whether to print its tables too.
+    """
+    console.print(Text(clean(result.id), style="bold"))
+    if result.reason:
+        console.print(Text(clean(f"not applicable: {result.reason}")))
+    table = new_table("", ("value", "", "note"), text_columns=1)
+    for value in result.values:
+        table.add_row(clean(value.name), number(value.value), clean(value.note or value.reason or ""))
+    for control in result.controls:
+        table.add_row(clean(f"control: {control.name}"), number(control.value), clean(control.note or ""))
+    if result.values or result.controls:
+        show(table, console)
+    for note in result.notes:
+        console.print(Text(clean(f"  {note}"), style="dim"))
+    for detail in result.tables if details else ():
+        console.print()
+        show(details_table(detail), console)
