@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from kinprint.linalg.device import CPU, Device
 from kinprint.types import Behaviour, Comparison, ControlPair, Inspection, MethodResult, ModelInfo, RoleSummary, Verdict
 from kinprint.verdict import ALPHA, Limits, Mode, a_layer, decide, look_bytes, untested
 from kinprint.version import __version__
+
+if TYPE_CHECKING:
+    from kinprint.behaviour.budget import Budget
 
 _METHODS_OF: Mapping[Mode, tuple[str, ...]] = {"default": ("layernorm", "intrinsic", "ghostspec-mse")}
 """Methods of the public debate that a mode measures beside the verdict, where no others are asked for."""
@@ -237,6 +241,68 @@ def behave(
         for one in (suspect, base, *controls)
     ]
     return axis.behave(made[0], made[1], texts, controls=made[2:], methods=methods, tell=progress)
+
+
+def behave_served(
+    url: str,
+    model: str,
+    base: str | Path,
+    *,
+    probes: str | Path | None = None,
+    count: int = 200,
+    controls: Sequence[str | Path] = (),
+    transcript: str | Path | None = None,
+    offline: bool = False,
+    budget: Budget | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    batch: int = 16,
+    keep: bool = True,
+    progress: Progress | None = None,
+) -> Behaviour:
+    """Measure how a model behind an API stands to a local one: QueRE, next-token agreement and token counts.
+
+    Args:
+        url: Address of a server that speaks OpenAI's API, up to the version.
+        model: Its name of the model.
+        base: Folder of the model that it may come from.
+        probes: As :func:`behave`.
+        count: As :func:`behave`.
+        controls: Folders of third models that are known to be unrelated.
+        transcript: File that keeps all answers and is looked at first; memory alone without one.
+        offline: Send nothing: every answer must be in the transcript.
+        budget: What may be spent.
+        device: As :func:`behave`, for local models.
+        dtype: As :func:`behave`.
+        batch: As :func:`behave`.
+        keep: As :func:`behave`.
+        progress: As :func:`behave`.
+
+    Raises:
+        UsageError: As :func:`behave`, or the budget is spent.
+        CheckpointError: As :func:`behave`, or the server refuses.
+        NetworkError: The server cannot be reached; what it answered is in the transcript.
+        MissingExtraError: The [torch] extra is not installed.
+    """
+    from kinprint.behaviour.cache import Cache
+    from kinprint.behaviour.endpoint import Endpoint
+    from kinprint.behaviour.probes import read, shipped
+    from kinprint.behaviour.runner import Runner
+    from kinprint.behaviour.served import behave_served as measured
+    from kinprint.behaviour.transcript import Transcript
+
+    texts = (shipped() if probes is None else read(Path(probes))).spread(count)
+    cache = Cache.of_user() if keep else Cache.in_memory()
+    local = [
+        Runner.open(one, device=device, dtype=dtype, batch=batch, cache=cache, tell=progress)
+        for one in (base, *controls)
+    ]
+    with (
+        Transcript(None if transcript is None else Path(transcript), replay=offline) as kept,
+        Endpoint(url, model, limits=budget, transcript=kept, offline=offline, progress=progress) as served,
+    ):
+        thirds = list(zip(local[1:], map(Path, controls), strict=True))
+        return measured(served, local[0], texts, base_folder=Path(base), controls=thirds, tell=progress)
 
 
 def watermark(texts: Sequence[str | Path], *, key: str | Path, tokenizer: str | Path, others: int = 99) -> MethodResult:

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kinprint.cli.options import JsonOption, PlainOption, QuietOption, console, showing_progress, write_json
+from kinprint.errors import UsageError
 
 
 def behave(
-    suspect: Annotated[str, typer.Argument(metavar="SUSPECT", help="A model folder whose origin is in question.")],
-    base: Annotated[str, typer.Argument(metavar="BASE", help="A model folder that it may come from.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[SUSPECT] BASE", help="Model folders; with --endpoint the one that the served model may come from."
+        ),
+    ],
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", metavar="URL", help="Ask a server that speaks OpenAI's API; key: KINPRINT_API_KEY."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="The server's name of the suspect.")
+    ] = None,
+    transcript: Annotated[
+        Path | None,
+        typer.Option("--transcript", metavar="FILE", help="Keep all answers here, and go on from those that it holds."),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Send nothing: replay the transcript.")] = False,
+    max_requests: Annotated[
+        int | None, typer.Option("--max-requests", min=1, metavar="N", help="Requests that may be sent.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", min=0, metavar="X", help="What they may cost; needs --prices.")
+    ] = None,
+    prices: Annotated[
+        str | None,
+        typer.Option("--prices", metavar="IN,OUT", help="Of a million tokens of prompts, and of answers."),
+    ] = None,
     control: Annotated[
         list[str] | None,
         typer.Option("--control", metavar="MODEL", help="A third, unrelated model to measure against; repeatable."),
@@ -35,29 +63,82 @@ def behave(
     quiet: QuietOption = False,
     no_color: PlainOption = False,
 ) -> None:
-    """Run SUSPECT and BASE on the same texts and say how alike they behave. Needs the torch extra.
+    """Run two models on the same texts and say how alike they behave. Needs the torch extra.
 
     Behaviour is an axis of its own and no evidence that weights were copied: distillation and shared data make
     strangers alike. A number means something only against its controls and third models.
     """
     from kinprint import api
 
+    _check(models, endpoint, model, method, served=(transcript, offline, max_requests, max_cost, prices))
     with showing_progress(quiet) as progress:
-        found = api.behave(
-            suspect,
-            base,
-            controls=control or (),
-            methods=method,
-            probes=probes,
-            count=count,
-            device=device,
-            dtype=dtype,
-            batch=batch,
-            keep=not no_cache,
-            progress=progress,
-        )
+        if endpoint is None:
+            found = api.behave(
+                models[0],
+                models[1],
+                controls=control or (),
+                methods=method,
+                probes=probes,
+                count=count,
+                device=device,
+                dtype=dtype,
+                batch=batch,
+                keep=not no_cache,
+                progress=progress,
+            )
+        else:
+            from kinprint.behaviour.budget import Budget
+
+            found = api.behave_served(
+                endpoint,
+                model or "",
+                models[0],
+                controls=control or (),
+                probes=probes,
+                count=count,
+                transcript=transcript,
+                offline=offline,
+                budget=Budget(max_requests, max_cost, _prices(prices)),
+                device=device,
+                dtype=dtype,
+                batch=batch,
+                keep=not no_cache,
+                progress=progress,
+            )
     write_json(found, json)
     if not quiet and str(json) != "-":
         from kinprint.report.behaviour import print_behaviour
 
         print_behaviour(found, console(no_color), details=details)
+
+
+def _check(
+    models: Sequence[str],
+    endpoint: str | None,
+    model: str | None,
+    method: list[str] | None,
+    *,
+    served: Sequence[object],
+) -> None:
+    if endpoint is None:
+        if model is not None or any(one not in (None, False) for one in served):
+            raise UsageError("--model, --transcript, --offline and budgets go with --endpoint: give its URL")
+        if len(models) != 2:
+            raise UsageError(f"{len(models)} models given: name a suspect and a base, or one base with --endpoint")
+        return
+    if model is None:
+        raise UsageError("--endpoint needs --model: the server's name of the model")
+    if len(models) != 1:
+        raise UsageError(f"{len(models)} models given: with --endpoint name the base alone")
+    if method:
+        raise UsageError("--method chooses among methods of local models: leave it out with --endpoint")
+
+
+def _prices(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        first, second = map(float, text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--prices {text!r}: give two numbers such as 2.5,10") from error
+    return first, second
