@@ -182,6 +182,13 @@ def test_a_config_that_asks_for_too_much_or_for_code_is_refused(
     assert "\n" not in str(caught.value)
 
 
+def test_an_adapter_leads_to_no_other_folder(folder: Path) -> None:
+    named = {"base_model_name_or_path": str(EXAMPLES / "twin")}
+    (folder / "adapter_config.json").write_text(json.dumps(named), "utf-8")
+    with pytest.raises(CheckpointError, match="holds an adapter"):
+        Runner.open(folder)
+
+
 def test_what_cannot_be_run_is_said_in_one_line(tmp_path: Path, folder: Path) -> None:
     for place, kind in ((tmp_path / "none", UsageError), (tmp_path, CheckpointError)):
         with pytest.raises(kind) as caught:

@@ -61,6 +61,9 @@ def load_module(folder: Path, *, device: str, dtype: str) -> tuple[Any, Checkpoi
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"no device {device!r} here: {_line(error)}") from error
+    if (folder / "adapter_config.json").exists():
+        # transformers would go on to load whatever base the adapter names, wherever that lies.
+        raise CheckpointError(f"{folder}: holds an adapter, which names a base of its own; merge it into a model first")
     checkpoint = open_checkpoint(folder)
     settings = _settings(folder, transformers)
     _check_size(settings, checkpoint, folder, torch, transformers)
