@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from behaviour.conftest import EXAMPLES
 from kinprint.behaviour.cache import Cache
 from kinprint.behaviour.runner import NotFiniteError, Runner
 from kinprint.checkpoint import open_checkpoint, write_safetensors
 from kinprint.errors import CheckpointError, KinprintError, UsageError
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 TEXTS = ["The cat sat.", "A", "Numbers are counted from one to ten, and then again."]
 
 
