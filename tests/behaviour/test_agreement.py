@@ -41,7 +41,7 @@ class Fixed:
         return told[: len(prompts)]
 
     def answers(self, prompts: Sequence[str], *, most: int = 32) -> list[str]:
-        raise NotImplementedError
+        raise AssertionError("agreement asks for next tokens alone")
 
 
 def number(result: MethodResult, name: str) -> float:

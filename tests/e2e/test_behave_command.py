@@ -62,6 +62,7 @@ def test_both_axes_stand_in_one_result(tmp_path: Path) -> None:
         (["base", "base", "--method", "nonsense"], 2, "choose from reef"),
         (["base", "base", "--probes", "empty.txt"], 5, "empty.txt"),
         (["base", "base", "--device", "warp"], 2, "no device"),
+        (["base", "base", "--probes", "long.txt"], 2, "none of 1 probes fits"),
     ],
 )
 def test_what_cannot_be_run_is_one_line_and_the_documented_code(
@@ -70,6 +71,7 @@ def test_what_cannot_be_run_is_one_line_and_the_documented_code(
     shutil.copytree(EXAMPLES / "base", tmp_path / "base")
     shutil.copytree(EXAMPLES / "base", tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     (tmp_path / "empty.txt").write_text("", "utf-8")
+    (tmp_path / "long.txt").write_text("word " * 100 + "\n", "utf-8")
     places = [str(tmp_path / one) if (tmp_path / one).exists() or "no-such" in one else one for one in arguments]
     ran = kinprint("behave", *places, cache=tmp_path)
     assert ran.returncode == code, ran.stderr

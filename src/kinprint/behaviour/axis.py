@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kinprint.behaviour import attndiff, gradient, logits, quere, reef, seedprint
+from kinprint.behaviour.black_box import BlackBox
 from kinprint.behaviour.method import BehaviourMethod
 from kinprint.behaviour.probes import ProbeSet
 from kinprint.behaviour.runner import Runner
@@ -67,7 +68,7 @@ def behave(
         UsageError: An unknown method.
     """
     chosen = select(methods)
-    texts = [text for text in probes.texts if all(model.fits(text) for model in (suspect, base, *controls))]
+    texts = fitting(probes, (suspect, base, *controls))
     pairs = [(suspect, base), *((side, third) for third in controls for side in (suspect, base))]
     total, done = len(pairs) * len(chosen), 0
     found: list[tuple[MethodResult, ...]] = []
@@ -87,7 +88,31 @@ def behave(
         )
         for (one, other), results in zip(pairs[1:], found[1:], strict=True)
     )
-    judged, closer = standing(found[0], against)
+    return record(suspect, base, probes, len(texts), found[0], against)
+
+
+def fitting(probes: ProbeSet, models: Sequence[Runner]) -> list[str]:
+    """Return the texts that every model has room for.
+
+    Raises:
+        UsageError: There is none.
+    """
+    texts = [text for text in probes.texts if all(model.fits(text) for model in models)]
+    if not texts:
+        raise UsageError(f"none of {len(probes.texts)} probes fits the context of every model: give shorter ones")
+    return texts
+
+
+def record(
+    suspect: BlackBox,
+    base: BlackBox,
+    probes: ProbeSet,
+    asked: int,
+    measured: Sequence[MethodResult],
+    against: Sequence[ControlPair],
+) -> Behaviour:
+    """Return what was measured on a pair and against third models, and how the pair stands to these."""
+    judged, closer = standing(measured, against)
     return Behaviour(
         kinprint_version=__version__,
         suspect=suspect.name,
@@ -95,10 +120,10 @@ def behave(
         suspect_identity=suspect.identity,
         base_identity=base.identity,
         probes=ProbeInfo(
-            name=probes.name, licence=probes.licence, digest=probes.digest, asked=len(texts), given=len(probes.texts)
+            name=probes.name, licence=probes.licence, digest=probes.digest, asked=asked, given=len(probes.texts)
         ),
-        methods=found[0],
-        control_pairs=against,
+        methods=tuple(measured),
+        control_pairs=tuple(against),
         close=2 * len(closer) > len(judged) if judged else None,
         summary=summary(judged, closer),
     )

@@ -96,7 +96,10 @@ def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - a transformers tokeni
             f"{folder}: holds no tokenizer, which behaviour on text needs; copy the model's beside it"
         )
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        found = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        # Lengths are held against the model's context, and a tokenizer's own warning would be a second line.
+        found.model_max_length = 1 << 62
+        return found
     except Exception as error:
         raise CheckpointError(f"{folder}: its tokenizer cannot be read ({_line(error)}); fetch it again") from error
 

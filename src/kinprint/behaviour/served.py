@@ -7,12 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from kinprint.behaviour import agreement, quere, tokenizer_probes
-from kinprint.behaviour.axis import standing, summary
+from kinprint.behaviour.axis import fitting, record
 from kinprint.behaviour.endpoint import Endpoint
 from kinprint.behaviour.probes import ProbeSet
 from kinprint.behaviour.runner import NotFiniteError, Runner
-from kinprint.types import Behaviour, ControlPair, MethodResult, ProbeInfo
-from kinprint.version import __version__
+from kinprint.types import Behaviour, ControlPair, MethodResult
 
 Tell = Callable[[str, int, int], None]
 
@@ -40,7 +39,7 @@ def behave_served(
         KinprintError: The served model could not be asked; what it answered is in its transcript.
     """
     thirds = [third for third, _ in controls]
-    texts = [text for text in probes.texts if all(model.fits(text) for model in (base, *thirds))]
+    texts = fitting(probes, (base, *thirds))
     told: Tell = tell or _silent
     steps = 3 + 2 * len(thirds)
     told("quere", 0, steps)
@@ -64,21 +63,7 @@ def behave_served(
                 )
             )
     told("done", steps, steps)
-    judged, closer = standing(measured, against)
-    return Behaviour(
-        kinprint_version=__version__,
-        suspect=suspect.name,
-        base=base.name,
-        suspect_identity=suspect.identity,
-        base_identity=base.identity,
-        probes=ProbeInfo(
-            name=probes.name, licence=probes.licence, digest=probes.digest, asked=len(texts), given=len(probes.texts)
-        ),
-        methods=tuple(measured),
-        control_pairs=tuple(against),
-        close=2 * len(closer) > len(judged) if judged else None,
-        summary=summary(judged, closer),
-    )
+    return record(suspect, base, probes, len(texts), measured, against)
 
 
 def _silent(_what: str, _done: int, _total: int) -> None: ...
