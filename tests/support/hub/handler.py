@@ -50,19 +50,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
-        self.status, self.sent = 0, 0
-        try:
-            time.sleep(self._hub.latency)
-            self._route(urlsplit(self.path).path)
-        finally:
-            self._note()
-
-    def _note(self) -> None:
         from .server import Request
 
         asked, authorization = self.headers.get("Range", ""), self.headers.get("Authorization", "")
-        entry = Request(self._side, self.command, self.path, asked, authorization, self.status, self.sent)
-        self._hub.requests.append(entry)
+        # Noted before it is answered, so that whoever has the answer finds it.
+        self.asked = Request(self._side, self.command, self.path, asked, authorization)
+        self._hub.requests.append(self.asked)
+        time.sleep(self._hub.latency)
+        self._route(urlsplit(self.path).path)
 
     def _route(self, path: str) -> None:
         if self._side == "cdn":
@@ -193,21 +188,21 @@ class Handler(BaseHTTPRequestHandler):
                 self._hub.meter.pass_through(len(content))
                 self.wfile.write(content)
                 start += len(content)
-                self.sent += len(content)
+                self.asked.sent += len(content)
 
     def _json(self, value: object, headers: dict[str, str] | None = None) -> None:
         text = json.dumps(value).encode()
         self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(text)), **(headers or {})})
         self._hub.meter.pass_through(len(text))
         self.wfile.write(text)
-        self.sent += len(text)
+        self.asked.sent += len(text)
 
     def _error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         known = {"X-Error-Code": code, "X-Error-Message": f"the server says {status}"} if code else {}
         self._head(status, {"Content-Length": "0", **known, **(headers or {})})
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
-        self.status = status
+        self.asked.status = status
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

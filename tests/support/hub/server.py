@@ -17,9 +17,9 @@ from .handler import Handler
 from .repos import Repos
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """A request that was answered.
+    """A request that came in.
 
     Attributes:
         side: ``hub`` or ``cdn``.
@@ -27,8 +27,8 @@ class Request:
         path: With its query.
         range: As it was asked for; empty for the whole.
         authorization: As it was sent; empty if it was not.
-        status: Of the answer; 0 where there was none.
-        sent: Bytes of the answer's body.
+        status: Of the answer; 0 where there is none.
+        sent: Bytes of the answer's body so far.
     """
 
     side: str
@@ -36,8 +36,8 @@ class Request:
     path: str
     range: str
     authorization: str
-    status: int
-    sent: int
+    status: int = 0
+    sent: int = 0
 
 
 class Meter:
