@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,14 +22,8 @@ from kinprint.types import Behaviour, Comparison, ControlPair, Inspection, Metho
 from kinprint.verdict import ALPHA, Limits, Mode, a_layer, decide, look_bytes, untested
 from kinprint.version import __version__
 
-if TYPE_CHECKING:
-    from kinprint.behaviour.budget import Budget
-
 _METHODS_OF: Mapping[Mode, tuple[str, ...]] = {"default": ("layernorm", "intrinsic", "ghostspec-mse")}
 """Methods of the public debate that a mode measures beside the verdict, where no others are asked for."""
-
-_MOST_TEXT = 1 << 22
-"""Bytes of a text that are looked at for a watermark."""
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` while long work goes on."""
@@ -132,7 +125,8 @@ def compare(
         device: Where arrays are worked through: ``cpu`` (numpy), ``torch``, ``cuda`` or ``cuda:N``.
         progress: Called before each step.
         announce: Called with a sentence that says how much will be read, before it is.
-        with_behaviour: Run the models on texts too (:func:`behave`); they must be local folders.
+        with_behaviour: Run the models on texts too, as :func:`kinprint.behaviour.entry.behave` does; they must be
+            local folders.
 
     Returns:
         Verdict, measurements and controls.
@@ -186,154 +180,14 @@ def compare(
 def _beside(verdict: Verdict, models: Sequence[Reference], device: str, progress: Progress | None) -> Behaviour:
     """Return how a pair behaves, with a sentence on how that goes with the verdict on its weights."""
     from kinprint.behaviour.axis import beside
+    from kinprint.behaviour.entry import Running, behave
 
     folders = [one for one in models if isinstance(one, str | Path)]
     if len(folders) < len(models):
         raise UsageError("behaviour needs models that can be run: give paths of folders")
-    found = behave(folders[0], folders[1], controls=folders[2:], device=device, progress=progress)
+    running = Running(device=device)
+    found = behave(folders[0], folders[1], controls=folders[2:], running=running, progress=progress)
     return found.model_copy(update={"summary": f"{found.summary} {beside(verdict.conclusion, close=found.close)}"})
-
-
-def behave(
-    suspect: str | Path,
-    base: str | Path,
-    *,
-    probes: str | Path | None = None,
-    count: int = 200,
-    methods: Iterable[str] | None = None,
-    controls: Sequence[str | Path] = (),
-    device: str = "cpu",
-    dtype: str = "float32",
-    batch: int = 16,
-    keep: bool = True,
-    progress: Progress | None = None,
-) -> Behaviour:
-    """Measure how alike two local models behave on the same texts, each side also against third models.
-
-    Args:
-        suspect: A model folder whose origin is in question.
-        base: A model folder that it may come from.
-        probes: Texts of your own, in a file that :func:`kinprint.behaviour.probes.read` knows; shipped ones by default.
-        count: Probes that are asked, spread over the set.
-        methods: Names of behavioural methods; all by default.
-        controls: Folders of third models that are known to be unrelated.
-        device: A device of torch.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
-        batch: Texts in one pass.
-        keep: Whether results are kept in the user's cache, and taken from it.
-        progress: Called as work goes on.
-
-    Raises:
-        UsageError: A folder, method, device or dtype that does not exist.
-        CheckpointError: A model that cannot be run, or probes that cannot be read.
-        MissingExtraError: The [torch] extra is not installed.
-    """
-    from kinprint.behaviour import axis
-    from kinprint.behaviour.cache import Cache
-    from kinprint.behaviour.probes import read, shipped
-    from kinprint.behaviour.runner import Runner
-
-    axis.select(methods)
-    texts = (shipped() if probes is None else read(Path(probes))).spread(count)
-    cache = Cache.of_user() if keep else Cache.in_memory()
-    made = [
-        Runner.open(one, device=device, dtype=dtype, batch=batch, cache=cache, tell=progress)
-        for one in (suspect, base, *controls)
-    ]
-    return axis.behave(made[0], made[1], texts, controls=made[2:], methods=methods, tell=progress)
-
-
-def behave_served(
-    url: str,
-    model: str,
-    base: str | Path,
-    *,
-    probes: str | Path | None = None,
-    count: int = 200,
-    controls: Sequence[str | Path] = (),
-    transcript: str | Path | None = None,
-    offline: bool = False,
-    budget: Budget | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    batch: int = 16,
-    keep: bool = True,
-    progress: Progress | None = None,
-) -> Behaviour:
-    """Measure how a model behind an API stands to a local one: QueRE, next-token agreement and token counts.
-
-    Args:
-        url: Address of a server that speaks OpenAI's API, up to the version.
-        model: Its name of the model.
-        base: Folder of the model that it may come from.
-        probes: As :func:`behave`.
-        count: As :func:`behave`.
-        controls: Folders of third models that are known to be unrelated.
-        transcript: File that keeps all answers and is looked at first; memory alone without one.
-        offline: Send nothing: every answer must be in the transcript.
-        budget: What may be spent.
-        device: As :func:`behave`, for local models.
-        dtype: As :func:`behave`.
-        batch: As :func:`behave`.
-        keep: As :func:`behave`.
-        progress: As :func:`behave`.
-
-    Raises:
-        UsageError: As :func:`behave`, or the budget is spent.
-        CheckpointError: As :func:`behave`, or the server refuses.
-        NetworkError: The server cannot be reached; what it answered is in the transcript.
-        MissingExtraError: The [torch] extra is not installed.
-    """
-    from kinprint.behaviour.cache import Cache
-    from kinprint.behaviour.endpoint import Endpoint
-    from kinprint.behaviour.probes import read, shipped
-    from kinprint.behaviour.runner import Runner
-    from kinprint.behaviour.served import behave_served as measured
-    from kinprint.behaviour.transcript import Transcript
-
-    texts = (shipped() if probes is None else read(Path(probes))).spread(count)
-    cache = Cache.of_user() if keep else Cache.in_memory()
-    local = [
-        Runner.open(one, device=device, dtype=dtype, batch=batch, cache=cache, tell=progress)
-        for one in (base, *controls)
-    ]
-    with (
-        Transcript(None if transcript is None else Path(transcript), replay=offline) as kept,
-        Endpoint(url, model, limits=budget, transcript=kept, offline=offline, progress=progress) as served,
-    ):
-        thirds = list(zip(local[1:], map(Path, controls), strict=True))
-        return measured(served, local[0], texts, base_folder=Path(base), controls=thirds, tell=progress)
-
-
-def watermark(texts: Sequence[str | Path], *, key: str | Path, tokenizer: str | Path, others: int = 99) -> MethodResult:
-    """Say whether texts bear a watermark that an owner's key explains.
-
-    Args:
-        texts: Files of text in UTF-8, each one text, without the prompt.
-        key: The owner's key; see :func:`kinprint.behaviour.watermark.read_key`.
-        tokenizer: Folder of the model that may have written them: its tokenizer, and the size of its output layer.
-        others: Other keys that the owner's is held against.
-
-    Raises:
-        CheckpointError: A file cannot be read, or is no key.
-        MissingExtraError: The [torch] extra is not installed.
-    """
-    from kinprint.behaviour.loading import load_tokenizer, output_size
-    from kinprint.behaviour.watermark import KgwKey, kgw, read_key, synthid
-
-    owner = read_key(Path(key))
-    words = load_tokenizer(Path(tokenizer))
-    ids = [words(_text(Path(one)), add_special_tokens=False)["input_ids"] for one in texts]
-    if isinstance(owner, KgwKey):
-        return kgw(ids, output_size(Path(tokenizer)), owner, others=others)
-    return synthid(ids, owner, others=others)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes()[:_MOST_TEXT].decode("utf-8", "replace")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); give a file of text") from error
 
 
 def _opened(references: Sequence[Reference], component: str | None, limits: Limits, device: Device) -> list[_Side]:

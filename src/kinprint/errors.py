@@ -16,6 +16,9 @@ role in common") are values, never exceptions.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 
 class KinprintError(Exception):
     """Base of every error that kinprint raises on purpose."""
@@ -39,6 +42,18 @@ class MissingExtraError(UsageError):
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
         # Raised in a worker process too, and an exception is rebuilt from what its constructor takes.
         return type(self), self._arguments
+
+
+def optional(module: str, extra: str, purpose: str) -> Any:  # noqa: ANN401 - packages without types here
+    """Import a package of an extra.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(extra, f"{purpose} ({module})") from error
 
 
 class CheckpointError(KinprintError):

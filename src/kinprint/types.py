@@ -419,6 +419,24 @@ class ProbeInfo(Record):
     given: int
 
 
+class Spent(Record):
+    """What a run has spent on a model behind an API.
+
+    Attributes:
+        requests: Requests that were sent, repeated ones counted.
+        prompt_tokens: As the server counts them.
+        answer_tokens: As the server counts them.
+        uncounted: Answers without such counts.
+        cost: By the budget's prices, and at most for what was not counted; None without prices.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    uncounted: int = 0
+    cost: float | None = None
+
+
 class Behaviour(Record):
     """What two models do on the same probes. It never enters a verdict on weights.
 
@@ -433,6 +451,7 @@ class Behaviour(Record):
         control_pairs: The same on each side against each third model.
         close: Whether most methods have the pair closer than either side is to any third model; None without them.
         summary: How the pair stands to third models, in one sentence.
+        spent: What a served suspect was asked in this run, beside what a transcript held; None of local models.
     """
 
     kinprint_version: str
@@ -445,6 +464,7 @@ class Behaviour(Record):
     control_pairs: tuple[ControlPair, ...] = ()
     close: bool | None = None
     summary: str
+    spent: Spent | None = None
 
 
 class Comparison(Record):

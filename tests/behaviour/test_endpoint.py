@@ -6,18 +6,19 @@ import json
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from kinprint.behaviour.black_box import NextToken
-from kinprint.behaviour.budget import Budget, Spent
+from kinprint.behaviour.budget import Budget
 from kinprint.behaviour.endpoint import PROBE, SAMPLES, Endpoint
 from kinprint.behaviour.openai_api import CHAT, COMPLETIONS
 from kinprint.behaviour.runner import Runner
 from kinprint.behaviour.transcript import Transcript
 from kinprint.errors import NetworkError, UsageError
+from kinprint.types import Spent
 from support.openai_faults import Fault
 from support.openai_server import OpenAIServer, at_home
 from support.toy_model import Toy
@@ -213,7 +214,8 @@ def test_what_was_spent_is_what_the_server_counted() -> None:
             endpoint.answers(PROMPTS, most=4)
             spent = endpoint.spent
         asked = sum(map(toy.count_tokens, [PROBE, *PROMPTS]))
-        assert replace(spent, cost=None) == Spent(13, asked, 1 + 12 * 4, 0)
+        without = spent.model_copy(update={"cost": None})
+        assert without == Spent(requests=13, prompt_tokens=asked, answer_tokens=1 + 12 * 4)
         assert spent.cost == pytest.approx((2 * asked + 10 * 49) / 1e6, rel=1e-12)
         with Endpoint(served.url, "toy") as endpoint:
             assert endpoint.spent == Spent()

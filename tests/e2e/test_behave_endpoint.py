@@ -71,6 +71,8 @@ def test_a_served_child_is_found_cut_off_resumed_and_replayed(tmp_path: Path) ->
         whole = behave(*asked, *rest, cache=tmp_path)
         assert whole.returncode == 0, whole.stderr
         first = json.loads(out.read_text("utf-8"))
+        assert first["spent"]["requests"] == len(server.requests) - 30
+        assert f"sent {first['spent']['requests']:,} requests: " in whole.stdout
         refused = behave(*asked, EXAMPLES / "base", cache=tmp_path, key="wrong")
         assert refused.returncode == 5
         assert "KINPRINT_API_KEY" in refused.stderr
@@ -78,6 +80,7 @@ def test_a_served_child_is_found_cut_off_resumed_and_replayed(tmp_path: Path) ->
         replayed = behave(*asked, *rest, "--offline", cache=tmp_path)
         assert replayed.returncode == 0, replayed.stderr
         assert len(server.requests) == sent
+        assert "sent 0 requests: 0 tokens of prompts and 0 of answers" in replayed.stdout
     assert json.loads(out.read_text("utf-8"))["methods"] == first["methods"]
     assert "secret" not in kept.read_text("utf-8") + out.read_text("utf-8")
     agreed = named(first, "model-provenance-test")

@@ -71,3 +71,12 @@ def test_what_is_no_key_and_what_is_no_text_is_one_line(tmp_path: Path) -> None:
         assert ran.returncode == 5
         assert ran.stderr.count("\n") == 1
         assert not ran.stdout
+
+
+def test_a_text_that_is_too_long_is_refused_and_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "key.json").write_text(json.dumps(KEY), "utf-8")
+    (tmp_path / "long.txt").write_text("word " * (1 << 20), "utf-8")
+    ran = kinprint(tmp_path / "long.txt", "--key", tmp_path / "key.json", "--tokenizer", BASE)
+    assert ran.returncode == 2
+    assert "longer than 4 MiB" in ran.stderr
+    assert ran.stderr.count("\n") == 1

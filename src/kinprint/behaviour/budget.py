@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from kinprint.behaviour.openai_api import Answer, Question
 from kinprint.errors import UsageError
+from kinprint.types import Spent
 
 TEMPLATE_TOKENS = 64
 """What a template may add to a prompt, until the server has shown what it adds."""
@@ -44,25 +45,6 @@ class Budget:
             raise UsageError("a limit of cost needs prices: those of a million tokens of prompts and of answers")
         if not 0 <= self.max_cost < float("inf"):
             raise UsageError(f"a budget of {self.max_cost}: give a number of at least 0")
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a run has spent on one model.
-
-    Attributes:
-        requests: Requests that were sent, repeated ones counted.
-        prompt_tokens: As the server counts them.
-        answer_tokens: As the server counts them.
-        uncounted: Answers without such counts.
-        cost: By the budget's prices, and at most for what was not counted; None without prices.
-    """
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    uncounted: int = 0
-    cost: float | None = None
 
 
 @dataclass
@@ -126,7 +108,13 @@ class Meter:
         """What was spent so far."""
         with self._lock:
             cost = self._cost if self.budget.prices is not None else None
-            return Spent(self._requests, *self._tokens, self._uncounted, cost)
+            return Spent(
+                requests=self._requests,
+                prompt_tokens=self._tokens[0],
+                answer_tokens=self._tokens[1],
+                uncounted=self._uncounted,
+                cost=cost,
+            )
 
     def _priced(self, prompt_tokens: int, answer_tokens: int) -> float:
         prices = self.budget.prices or (0.0, 0.0)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from kinprint.checkpoint import Checkpoint, open_checkpoint
-from kinprint.errors import CheckpointError, MissingExtraError, UsageError
+from kinprint.errors import CheckpointError, UsageError, optional
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -33,10 +32,7 @@ def extra(module: str) -> Any:  # noqa: ANN401 - an optional package without typ
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingExtraError("torch", f"running a model ({module})") from error
+    return optional(module, "torch", "running a model")
 
 
 def load_module(folder: Path, *, device: str, dtype: str) -> tuple[Any, Checkpoint]:

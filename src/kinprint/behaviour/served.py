@@ -63,7 +63,8 @@ def behave_served(
                 )
             )
     told("done", steps, steps)
-    return record(suspect, base, probes, len(texts), measured, against)
+    found = record(suspect, base, probes, len(texts), measured, against)
+    return found.model_copy(update={"spent": suspect.spent})
 
 
 def _silent(_what: str, _done: int, _total: int) -> None: ...

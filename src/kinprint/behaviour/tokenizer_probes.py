@@ -21,14 +21,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from kinprint.canonical import method_id
 from kinprint.checkpoint.faults import fault
 from kinprint.checkpoint.vocabulary import TOKENIZER_BYTES
-from kinprint.errors import MissingExtraError, UsageError
+from kinprint.errors import UsageError, optional
 from kinprint.types import MethodResult, Table, Value
 
 VERSION = 1
@@ -176,10 +175,7 @@ def counts(path: Path) -> list[int]:
         CheckpointError: The file cannot be read, or is no tokenizer.
         MissingExtraError: tokenizers is not installed.
     """
-    try:
-        tokenizers: Any = import_module("tokenizers")
-    except ImportError as error:
-        raise MissingExtraError("torch", "reading a tokenizer (tokenizers)") from error
+    tokenizers = optional("tokenizers", "torch", "reading a tokenizer")
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file() or file.stat().st_size > TOKENIZER_BYTES:
         raise fault(str(file), "is no tokenizer.json", "name the file, or the folder that holds it")

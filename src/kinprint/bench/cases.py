@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from importlib import import_module, resources
+from importlib import resources
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError, model_validator
 
 from kinprint.bench.records import Case, Category, Label
-from kinprint.errors import MissingExtraError, UsageError
+from kinprint.errors import UsageError, optional
 from kinprint.types import Record
 from kinprint.zoo.manifest import Manifest
 
@@ -81,10 +81,7 @@ def read_cases(name: str) -> CaseList:
         content = Path(name).read_text(encoding="utf-8", errors="replace")
     else:
         raise UsageError(f"no cases for {name!r}: choose from {', '.join(shipped())}, or give a YAML file")
-    try:
-        yaml: Any = import_module("yaml")
-    except ImportError as error:
-        raise MissingExtraError("bench", "reading a list of cases (yaml)") from error
+    yaml = optional("yaml", "bench", "reading a list of cases")
     try:
         return CaseList.model_validate(yaml.safe_load(content))
     except ValidationError as error:

@@ -12,13 +12,12 @@ area); Field and Welsh, Bootstrapping clustered data, JRSS B 69(3), 2007, sectio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from kinprint.bench.records import Column, Interval, Rates, Row
-from kinprint.errors import MissingExtraError
+from kinprint.errors import optional
 from kinprint.shapes import Bool, Float64, Int64
 
 RESAMPLES = 1000
@@ -194,10 +193,7 @@ def _comparable(similarity_N: Float64[np.ndarray, " N"], derived_N: Bool[np.ndar
 def _area(
     similarity_N: Float64[np.ndarray, " N"], derived_N: Bool[np.ndarray, " N"], *, max_fpr: float | None = None
 ) -> float:
-    try:
-        library: Any = import_module("sklearn.metrics")
-    except ImportError as error:
-        raise MissingExtraError("bench", "the area under the ROC curve (scikit-learn)") from error
+    library = optional("sklearn.metrics", "bench", "the area under the ROC curve")
     # Ranks instead of values: scikit-learn refuses -inf, and the area knows only the order.
     rank_N = np.unique(similarity_N, return_inverse=True)[1]
     return float(library.roc_auc_score(derived_N, rank_N, max_fpr=max_fpr))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from kinprint.bench.metrics import accuses, area, measured, operating_points
 from kinprint.bench.records import BenchResult, Category, Column, Label, Row, categories
-from kinprint.errors import MissingExtraError
+from kinprint.errors import optional
 from kinprint.report.terminal import clean
 
 STYLE: dict[str, Any] = {
@@ -79,10 +78,7 @@ def write_plots(result: BenchResult, folder: Path) -> list[Path]:
 
 
 def _library(module: str) -> Any:  # noqa: ANN401 - an optional package without types here
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingExtraError("bench", "drawing pictures (matplotlib)") from error
+    return optional(module, "bench", "drawing pictures")
 
 
 def _write(figure: Any, path: Path, kind: str) -> Path:  # noqa: ANN401

@@ -68,41 +68,27 @@ def behave(
     Behaviour is an axis of its own and no evidence that weights were copied: distillation and shared data make
     strangers alike. A number means something only against its controls and third models.
     """
-    from kinprint import api
+    from kinprint.behaviour import entry
 
     _check(models, endpoint, model, method, served=(transcript, offline, max_requests, max_cost, prices))
+    running = entry.Running(probes=probes, count=count, device=device, dtype=dtype, batch=batch, keep=not no_cache)
     with showing_progress(quiet) as progress:
         if endpoint is None:
-            found = api.behave(
-                models[0],
-                models[1],
-                controls=control or (),
-                methods=method,
-                probes=probes,
-                count=count,
-                device=device,
-                dtype=dtype,
-                batch=batch,
-                keep=not no_cache,
-                progress=progress,
+            found = entry.behave(
+                models[0], models[1], controls=control or (), methods=method, running=running, progress=progress
             )
         else:
             from kinprint.behaviour.budget import Budget
 
-            found = api.behave_served(
+            found = entry.behave_served(
                 endpoint,
                 model or "",
                 models[0],
                 controls=control or (),
-                probes=probes,
-                count=count,
                 transcript=transcript,
                 offline=offline,
                 budget=Budget(max_requests, max_cost, _prices(prices)),
-                device=device,
-                dtype=dtype,
-                batch=batch,
-                keep=not no_cache,
+                running=running,
                 progress=progress,
             )
     write_json(found, json)

@@ -29,9 +29,9 @@ def watermark(
     It answers another question than compare does: whether a text was written with the key, not whose weights a model
     has. The error rate of a false alarm is stated; the same is measured with other keys.
     """
-    from kinprint import api
+    from kinprint.behaviour import entry
 
-    found = api.watermark(texts, key=key, tokenizer=tokenizer, others=others)
+    found = entry.watermark(texts, key=key, tokenizer=tokenizer, others=others)
     write_json(found, json)
     if not quiet and str(json) != "-":
         from kinprint.report.behaviour import print_result

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kinprint.errors import MissingExtraError, UsageError
+from kinprint.errors import UsageError, optional
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -67,10 +67,7 @@ class Device:
         device = cls(name)
         if name == "cpu":
             return device
-        try:
-            torch = import_module("torch")
-        except ImportError as error:
-            raise MissingExtraError("torch", f"device {name}") from error
+        torch = optional("torch", "torch", f"device {name}")
         if device.is_gpu:
             gpus = int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
             if gpus == 0:

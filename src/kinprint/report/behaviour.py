@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kinprint.report.cells import clean, details_table, new_table, number, show
-from kinprint.types import Behaviour, MethodResult
+from kinprint.types import Behaviour, MethodResult, Spent
 
 AXIS = "Behaviour is an axis of its own and enters no verdict: distillation and shared data make strangers alike."
 
@@ -22,6 +22,8 @@ def print_behaviour(found: Behaviour, console: Console, *, details: bool = False
     console.print(Text(AXIS, style="bold"))
     asked = f"{found.probes.asked} of {found.probes.given} probes of {found.probes.name}"
     console.print(Text(clean(f"{asked} ({found.probes.digest[:19]}), {found.suspect} and {found.base}"), style="dim"))
+    if found.spent is not None:
+        console.print(Text(_spent(found.spent), style="dim"))
     console.print()
     thirds = [f"{pair.side} vs {pair.control}" for pair in found.control_pairs]
     table = new_table("", ("method", "value", "suspect vs base", "same model", *map(clean, thirds)), text_columns=2)
@@ -46,6 +48,14 @@ def print_behaviour(found: Behaviour, console: Console, *, details: bool = False
         for detail in result.tables:
             console.print()
             show(details_table(detail), console)
+
+
+def _spent(spent: Spent) -> str:
+    """Return in one line what a run has sent and what that cost."""
+    counted = f"{spent.prompt_tokens:,} tokens of prompts and {spent.answer_tokens:,} of answers"
+    unknown = f", {spent.uncounted:,} answers not counted" if spent.uncounted else ""
+    cost = "" if spent.cost is None else f", cost at most {spent.cost:.4g}"
+    return f"sent {spent.requests:,} requests: {counted}{unknown}{cost}"
 
 
 def print_result(result: MethodResult, console: Console, *, details: bool = False) -> None:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
-from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kinprint.checkpoint import write_safetensors
-from kinprint.errors import MissingExtraError
+from kinprint.errors import optional
 from kinprint.zoo.model import TOKENIZER_FILES, WEIGHTS_FILE, Model, as_json
 
 
@@ -25,10 +24,7 @@ def extra(module: str) -> Any:  # noqa: ANN401 - an optional package without typ
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingExtraError("torch", f"training a model ({module})") from error
+    return optional(module, "torch", "training a model")
 
 
 @contextmanager

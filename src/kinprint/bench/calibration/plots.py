@@ -12,7 +12,7 @@ import numpy as np
 
 from kinprint.bench.calibration.records import CalibrationResult, CalibrationRow, Draw
 from kinprint.bench.plots import BLUE, DPI, GREY, ORANGE, STYLE, VERMILION
-from kinprint.errors import MissingExtraError
+from kinprint.errors import optional
 from kinprint.report.terminal import clean
 
 _COLOURS = (BLUE, VERMILION, ORANGE, GREY)
@@ -42,10 +42,7 @@ def qq(result: CalibrationResult, draws: Sequence[Draw]) -> dict[str, bytes]:
 
 
 def _library(module: str) -> Any:  # noqa: ANN401 - an optional package without types here
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingExtraError("bench", "drawing pictures (matplotlib)") from error
+    return optional(module, "bench", "drawing pictures")
 
 
 def _file(figure: Any, kind: str, metadata: dict[str, None]) -> bytes:  # noqa: ANN401

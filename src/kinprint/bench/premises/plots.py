@@ -7,14 +7,13 @@ every time: ids are salted with a fixed word and no date is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from kinprint.bench.premises.records import Curves, Grid, HeatMap, Series
-from kinprint.errors import MissingExtraError
+from kinprint.errors import optional
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c564b", "#7f7f7f", "#bcbd22",
@@ -59,10 +58,7 @@ def draw(picture: Curves | HeatMap) -> dict[str, bytes]:
 
 
 def _library(module: str) -> Any:  # noqa: ANN401 - an optional package
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingExtraError("bench", "drawing a picture (matplotlib)") from error
+    return optional(module, "bench", "drawing pictures")
 
 
 def _file(figure: Any, kind: str, metadata: dict[str, Any]) -> bytes:  # noqa: ANN401
