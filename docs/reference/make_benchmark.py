@@ -3,8 +3,9 @@
 Usage: python docs/reference/make_benchmark.py OUT [OUT...]
 
 Each OUT is the output folder of one suite, run with every method; the blocks of other suites stay as they are. A run
-without the verdict (``--method`` with the name of every method) leaves the blocks about verdicts alone. A folder that
-`benchmarks/peers/run.py` wrote (it holds peers.md) fills the block `peers`.
+without the verdict (``--method`` with the name of every method) leaves the blocks about verdicts alone, one without
+``--behave`` those on behaviour; and where methods on weights are missing, those on behaviour alone are filled. A folder
+that `benchmarks/peers/run.py` wrote (it holds peers.md) fills the block `peers`.
 """
 
 from __future__ import annotations
@@ -49,9 +50,15 @@ def main(folders: list[Path]) -> None:
             continue
         result = BenchResult.model_validate_json((out / "result.json").read_bytes())
         left_out = [name for name, method in METHODS.items() if method.id not in result.run.methods]
+        filling = blocks(result)
+        if behaving := {name: text for name, text in filling.items() if name.startswith("behaviour-")}:
+            contents["leafbench-behaviour"] = published.leafbench_behaviour(result)
         if left_out:
-            sys.exit(f"{out} was made without {', '.join(left_out)}: run 'kinprint bench' without --method")
-        contents |= {f"{result.suite}-{name}": text for name, text in blocks(result).items()}
+            if not behaving:
+                sys.exit(f"{out} was made without {', '.join(left_out)}: run 'kinprint bench' without --method")
+            contents |= {f"{result.suite}-{name}": text for name, text in behaving.items()}
+            continue
+        contents |= {f"{result.suite}-{name}": text for name, text in filling.items()}
         if result.suite == "tiny":
             contents |= {name: make(result) for name, make in BESIDE.items()}
         for picture in PICTURES.get(result.suite, ()):

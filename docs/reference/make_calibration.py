@@ -1,9 +1,10 @@
-"""Bring what `kinprint bench calibration` wrote into docs/calibration.md and into the package.
+"""Bring what `kinprint bench calibration` wrote into docs and, where it is about weights, into the package.
 
 Usage: python docs/reference/make_calibration.py OUT
 
-Fills the marked tables, copies the picture to docs/images and writes src/kinprint/evidence/calibration.json, from which
-kinprint knows which tests may carry a verdict.
+Fills the marked tables of docs/calibration.md, copies the picture to docs/images and writes
+src/kinprint/evidence/calibration.json, from which kinprint knows which tests may carry a verdict. What was made with
+`--behave` fills docs/behaviour.md, and carries no verdict.
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ def filled(document: str, contents: Mapping[str, str]) -> str:
     """
     places = {name for _, name, _ in MARKED.findall(document)}
     if differing := sorted(places ^ set(contents)):
-        raise ValueError(f"docs/calibration.md and the tables do not agree on {', '.join(differing)}")
+        raise ValueError(f"the page and the tables do not agree on {', '.join(differing)}")
     return MARKED.sub(lambda found: f"{found[1]}\n{contents[found[2]]}\n\n{found[3]}", document)
+
+
+def behaviour_blocks(result: CalibrationResult) -> dict[str, str]:
+    """Return the tables of docs/behaviour.md."""
+    held = blocks(result)
+    return {f"calibration-{name}": held[name] for name in ("table", "run")}
 
 
 def packaged(result: CalibrationResult) -> CalibratedTests:
@@ -72,6 +79,11 @@ def _digits(value: float) -> float:
 def main(out: Path) -> None:
     """Update the page, its picture and the package."""
     result = CalibrationResult.model_validate_json((out / "calibration.json").read_bytes())
+    if result.axis == "behaviour":
+        page = DOCS / "behaviour.md"
+        page.write_text(filled(page.read_text(encoding="utf-8"), behaviour_blocks(result)), encoding="utf-8")
+        shutil.copyfile(out / "qq.svg", DOCS / "images" / "behaviour-qq.svg")
+        return
     page = DOCS / "calibration.md"
     page.write_text(filled(page.read_text(encoding="utf-8"), blocks(result)), encoding="utf-8")
     shutil.copyfile(out / "qq.svg", DOCS / "images" / "calibration-qq.svg")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
+from kinprint.behaviour.axis import METHODS
 from kinprint.bench.metrics import measured
 from kinprint.bench.records import BenchResult, Column, Row
 
@@ -34,11 +36,19 @@ GHOSTSPEC: tuple[tuple[str, str, float, float, float, str], ...] = (
 
 LEAFBENCH: tuple[tuple[str, float, float, float, float, str], ...] = (
     ("PDF (Intrinsic Fingerprint)", 0.995, 0.996, 0.992, 1.741, "intrinsic: similarity"),
-    ("HuRef ICS", 0.994, 0.971, 0.943, 3.154, ""),
-    ("REEF", 0.896, 0.832, 0.634, 2.091, ""),
-    ("Gradient", 0.798, 0.708, 0.374, 0.672, ""),
+    ("HuRef ICS", 0.994, 0.971, 0.943, 3.154, "ics: similarity"),
 )
 """LeaFBench: AUC, partial AUC, TPR at 1 % FPR, Mahalanobis distance; and our column."""
+
+BEHAVIOUR: tuple[tuple[str, float | None, float | None, float | None, str], ...] = (
+    ("REEF", 0.896, 0.915, 0.961, "reef: similarity"),
+    ("Logits", None, None, 0.9268, "logits: similarity"),
+    ("QueRE", None, None, 0.9157, "quere: similarity"),
+    ("SeedPrints", None, 0.992, None, "seedprint: similarity"),
+    ("TensorGuard's gradients", 0.798, 0.801, None, "gradient: similarity"),
+    ("AttnDiff", None, None, None, "attndiff: similarity"),
+)
+"""LeaFBench's AUC, that of the SeedPrints authors' rerun, GhostSpec's highest F1 (55 pairs); and our column."""
 
 OURS = ("pcs: by role", "ghostspec-corr[fold=false]: similarity", "ghostspec-mse[fold=false]: similarity")
 
@@ -61,15 +71,28 @@ def leafbench(result: BenchResult) -> str:
     hard = {rate.column: rate for rate in result.rates_hard}
     lines: list[Sequence[str]] = []
     for method, auc, partial, tpr, distance, name in LEAFBENCH:
-        ours = ["not in kinprint yet", "", "", "", ""]
-        if name:
-            rate = every[name]
-            found = (rate.auc.value, rate.partial_auc.value, rate.tpr_at_1_fpr.value, rate.mahalanobis)
-            ours = [*map(_number, found), _number(hard[name].auc.value)]
+        rate = every[name]
+        found = (rate.auc.value, rate.partial_auc.value, rate.tpr_at_1_fpr.value, rate.mahalanobis)
+        ours = [*map(_number, found), _number(hard[name].auc.value)]
         lines.append((method, *map(_number, (auc, partial, tpr, distance)), *ours))
     header = (
         *("method", "AUC", "partial AUC", "TPR at 1 % FPR", "Mahalanobis"),
         *("here: AUC", "partial AUC", "TPR at 1 % FPR", "Mahalanobis", "AUC, hard negatives"),
+    )
+    return _table(header, lines)
+
+
+def leafbench_behaviour(result: BenchResult) -> str:
+    """Return what papers print of behavioural methods, with ours beside it."""
+    every = {rate.column: rate for rate in result.rates}
+    hard = {rate.column: rate for rate in result.rates_hard}
+    lines = [
+        (method, *map(_number, (*told, every[name].auc.value, hard[name].auc.value, every[name].max_f1.value)))
+        for method, *told, name in BEHAVIOUR
+    ]
+    header = (
+        *("method", "LeaFBench AUC", "AUC in SeedPrints' rerun", "GhostSpec's highest F1"),
+        *("here: AUC", "AUC, hard negatives", "highest F1"),
     )
     return _table(header, lines)
 
@@ -80,7 +103,7 @@ def z_values(result: BenchResult) -> str:
     AWM's |Z| (arXiv 2510.06738), for our methods: mean of a category, less the mean of all unrelated pairs, over their
     standard deviation. It is a size and no significance: the unrelated pairs share models and are not normal.
     """
-    columns = [column for column in result.columns if column.headline]
+    columns = [column for column in result.columns if column.headline and column.method not in METHODS]
     kinds = dict.fromkeys(row.case.category for row in result.rows if row.case.label == "derived")
     lines = [
         (kind, *(_z(column, result.rows, [r for r in result.rows if r.case.category == kind]) for column in columns))
@@ -102,7 +125,7 @@ def _cell(rows: dict[str, Row], pair: str, column: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.4f}"
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

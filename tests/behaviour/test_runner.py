@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,51 @@ def test_likelihoods_are_mean_log_probabilities_of_the_tokens_that_follow(runner
     for text, token in (("The ", "c"), ("The c", "a")):
         scores.append(dict(model.next_tokens([text], most=256)[0].top)[token])
     assert found == pytest.approx(np.mean(scores), abs=1e-5)
+
+
+WORDS = (("yes", "ye", "y"), ("no", "n"))
+QUESTIONS = [[f"Q: {what} is a number.\nQ: {ask}?\nA:" for ask in ("Sure", "Is this a guess", "Why")] for what in "137"]
+
+
+def masses_by_hand(model: Runner) -> np.ndarray[Any, Any]:
+    logits = model.run([text for group in QUESTIONS for text in group]).logits.astype(np.float64)
+    held = [np.log(np.exp(logits[:, model.tokens_of(words)]).sum(axis=1)) for words in WORDS]
+    return np.stack(held, axis=1).reshape(len(QUESTIONS), -1, len(WORDS))
+
+
+def test_texts_that_begin_alike_are_read_together_with_the_numbers_of_each_alone(
+    runners: Mapping[str, Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = runners["base"]
+    monkeypatch.setattr(Runner, "_of_each", lambda *_: pytest.fail("was to be read together"))
+    np.testing.assert_allclose(model.log_masses(QUESTIONS, WORDS), masses_by_hand(model), atol=1e-4)
+
+
+@pytest.mark.parametrize("why", ["another kind of cache", "no places can be told", "nothing is shared"])
+def test_where_reading_together_cannot_be_each_text_is_read(
+    why: str, runners: Mapping[str, Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    model = copy(runners["base"])
+    if why == "another kind of cache":
+        monkeypatch.setattr(transformers, "DynamicCache", type("Other", (), {}))
+    elif why == "no places can be told":
+        model.__dict__["_told_places"] = False
+    else:
+        monkeypatch.setattr("kinprint.behaviour.runner._WORTH_SHARING", 1000)
+    monkeypatch.setattr(Runner, "_shared_reading", lambda *_: pytest.fail("was not to be read together"))
+    np.testing.assert_allclose(model.log_masses(QUESTIONS, WORDS), masses_by_hand(runners["base"]), atol=1e-4)
+
+
+def test_logits_of_a_model_that_cannot_be_told_places_are_the_same(runners: Mapping[str, Runner]) -> None:
+    told, untold = runners["base"], copy(runners["base"])
+    untold.__dict__["_told_places"] = False
+    np.testing.assert_allclose(
+        told.run(["one", "two three"]).logits, untold.run(["one", "two three"]).logits, atol=1e-4
+    )
+    rest = (["Q: one", "Q: a longer one"], [" is one", " is not one"])
+    np.testing.assert_allclose(told.log_likelihoods(*rest), untold.log_likelihoods(*rest), atol=1e-5)
 
 
 def test_attention_maps_are_causal_and_sum_to_one(runners: Mapping[str, Runner]) -> None:

@@ -164,3 +164,35 @@ def test_column_that_was_not_run_on_a_pair_says_so() -> None:
     assert "1. not run" in markdown(held)
     first = next(csv.DictReader(io.StringIO(csv_rows(held))))
     assert (first["reason"], first["seconds"]) == ("not run", "")
+
+
+def behaving() -> BenchResult:
+    reef, logits, weights = column("reef: similarity"), column("logits: similarity"), column("m: s")
+    held = {"m: s": 0.1, "reef: similarity": 0.9, "logits: similarity": 0.3}
+    rows = [
+        pair("derived", {**held, "m: s": 0.9}, suspect="tuned"),
+        pair("unrelated", {**held, "reef: similarity": 0.8}, suspect="student", category="distillation"),
+        pair("unrelated", {**held, "reef: similarity": 0.7}, suspect="twin", category="hard negatives"),
+        pair("unrelated", {**held, "reef: similarity": 0.5}, suspect="other", category="hard negatives"),
+        # What was made of another model is no innocent of its own random start, and other bases are other teachers.
+        pair("unrelated", {**held, "reef: similarity": 0.95}, suspect="twin.tuned", category="hard negatives"),
+        pair("unrelated", {**held, "reef: similarity": 0.99}, suspect="near", category="hard negatives", base="b"),
+    ]
+    return result([weights, reef, logits], rows)
+
+
+def test_behaviour_has_tables_of_its_own_and_no_column_among_weights() -> None:
+    found = blocks(behaving())
+    assert [row[0] for row in tables(found["rates"])[0][2:]] == ["m: s"]
+    assert [row[0] for row in tables(found["behaviour-hard"])[0][2:]] == ["reef: similarity", "logits: similarity"]
+    assert [row[0] for row in tables(found["behaviour-costs"])[0][2:]] == ["reef", "logits"]
+    assert [row[0] for row in tables(found["costs"])[0][2:]] == ["m", "reef", "logits"]
+    assert not [name for name in blocks(small()) if name.startswith("behaviour")]
+    assert "## Behaviour" in markdown(behaving())
+    assert "## Behaviour" not in markdown(small())
+
+
+def test_a_student_stands_beside_the_innocents_of_its_teacher() -> None:
+    lines = {row[2]: row[3:] for row in tables(blocks(behaving())["behaviour-students"])[0][2:]}
+    assert lines["reef: similarity"] == ["0.8000", "0.7000 (twin, of 2)", "yes"]
+    assert lines["logits: similarity"][2] == "no"  # as near is not nearer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from kinprint.zoo.manifest import Manifest, ModelEntry, manifest_bytes
 from kinprint.zoo.model import Model, put
 
 MODELS = 10
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": 16,
@@ -35,17 +36,18 @@ SHAPES = {
 }
 
 
-def untrained(seed: int) -> Model:
-    """Return a random decoder of Llama form."""
-    rng = np.random.default_rng(seed)
-    weights = {name: rng.standard_normal((24, 16)) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+def untrained(seed: int, **changed: Any) -> Model:
+    """Return a random decoder of Llama form, with settings of its config changed."""
+    rng, config = np.random.default_rng(seed), CONFIG | changed
+    tokens = (config["vocab_size"], 16)
+    weights = {name: rng.standard_normal(tokens) for name in ("model.embed_tokens.weight", "lm_head.weight")}
     weights["model.norm.weight"] = 1 + 0.1 * rng.standard_normal(16)
     for layer in range(2):
         for name, shape in SHAPES.items():
             weights[f"model.layers.{layer}.{name}.weight"] = rng.standard_normal(shape)
         for name in ("input_layernorm", "post_attention_layernorm"):
             weights[f"model.layers.{layer}.{name}.weight"] = 1 + 0.1 * rng.standard_normal(16)
-    return Model(CONFIG, {name: array.astype(np.float32) for name, array in weights.items()}, {})
+    return Model(config, {name: array.astype(np.float32) for name, array in weights.items()}, {})
 
 
 def entry(name: str, digest: str = "sha256:0", **changed: object) -> ModelEntry:

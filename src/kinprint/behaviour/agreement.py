@@ -15,6 +15,14 @@ of the models, and then under H0 each of the b + c is of the first kind with a p
 McNemar's test, one-sided and exact. It is 2^-(b + c) at the least and never 0. The p-values of all controls are
 corrected by Holm; the finding rests on the largest, since the base must stand out from every control.
 
+Prompts say nothing of how models differ: one control may be better, or nearer by chance, than another, and b is then
+larger than c although nothing was copied. The rank of the base among the controls needs no prompt to be exchangeable:
+
+    p = (1 + controls that agree with the suspect as often as the base, or oftener) / (1 + C),
+
+exact where base and controls are exchangeable given the suspect, as models of one recipe and other seeds are, and never
+below 1 / (1 + C): few controls can say little.
+
 H0 is about agreement, not about descent. Models that were trained on the same data, or distilled from the base, agree
 with it more than strangers do and are strangers by weights; a control with another tokenizer agrees less because it
 cuts words elsewhere. So the test is made a second time with every doubt for the controls: there a control agrees as
@@ -88,8 +96,8 @@ def compare(
 
     Returns:
         The share of prompts on which the suspect agrees with the base, the decimal logarithm of the largest p-value
-        after Holm's correction, and the largest share of agreement with a control. Controls: the p-value with every
-        doubt for the controls, and how often base and nearest control agree.
+        after Holm's correction, the largest share of agreement with a control, and the p-value of the rank.
+        Controls: the p-value with every doubt for the controls, and how often base and nearest control agree.
 
     Raises:
         UsageError: ``alpha`` is no rate, or a control is the suspect or the base itself.
@@ -124,6 +132,7 @@ def compare(
             _similarity("agreement with the base", shares[0], f"of {len(tokens)} prompts"),
             _p_value("log10 p", max(adjusted), alpha),
             _statistic("agreement with the nearest control", shares[1 + nearest], controls[nearest].name),
+            _statistic("log10 p by rank", log10_rank(shares), f"of the base among {len(controls)} controls"),
         ),
         controls=(
             _p_value("log10 p, every doubt for the controls", max(holm([each.log10_p for each in lenient])), alpha),
@@ -137,6 +146,16 @@ def compare(
         notes=(NULL, DEFEATS, *_notes(prompts, asked, answered)),
         source=SOURCE,
     )
+
+
+def log10_rank(shares: Sequence[float]) -> float:
+    """Return the decimal logarithm of the rank's p-value: the base's share comes first, then those of the controls.
+
+    Example:
+        >>> round(10 ** log10_rank([0.5, 0.2, 0.5, 0.1]), 12)
+        0.5
+    """
+    return math.log10(sum(share >= shares[0] for share in shares) / len(shares))
 
 
 def bare(token: str) -> str:

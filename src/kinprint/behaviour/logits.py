@@ -39,6 +39,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 THRESHOLDS = (150, 200, 250, 300)
 PUBLISHED_VOCABULARY = 32_000
 SEED = 0
+_ROWS, _TOKENS = 64, 1 << 14
+"""Rows of logits and tokens that are worked through at once."""
+
 _NAME = "logits"
 _ID = method_id(_NAME, 1, e=THRESHOLDS[0], seed=SEED, vocabulary=PUBLISHED_VOCABULARY)
 _SOURCE = "Yang & Wu (arXiv 2407.01235), section 4"
@@ -63,8 +66,8 @@ def measure(suspect: Runner, base: Runner, probes: Sequence[str]) -> MethodResul
     span_VD = _span(matrix_VD[there])
     left = relative_residuals(logits_NV[:, here], span_VD)
     own = relative_residuals(own_NV[:, there], span_VD)
-    drawn = np.random.default_rng(SEED).standard_normal((len(there), width), dtype=np.float32)
-    by_chance = relative_residuals(logits_NV[:, here], _span(drawn))
+    span_VD = _span(np.random.default_rng(SEED).standard_normal((len(there), width), dtype=np.float32))
+    by_chance = relative_residuals(logits_NV[:, here], span_VD)
     limits = [threshold / PUBLISHED_VOCABULARY**0.5 for threshold in THRESHOLDS]
     values = [
         Value(
@@ -109,17 +112,25 @@ def relative_residuals(logits_NV: Float[Array, "N V"], span_VD: Float[Array, "V 
         >>> relative_residuals(np.array([[5.0, 1.0]]), span).round(6).tolist()
         [0.0]
     """
-    about = logits_NV.astype(np.float64) - logits_NV.mean(axis=1, keepdims=True, dtype=np.float64)
-    norms = np.linalg.norm(about, axis=1)
-    unit = about / np.where(norms > 0, norms, 1.0)[:, None]
-    rest = unit - (unit @ span_VD) @ span_VD.T
-    return np.where(norms > 0, np.linalg.norm(rest, axis=1), 1.0)
+    found = np.ones(len(logits_NV))
+    for first in range(0, len(found), _ROWS):
+        rows_RV = logits_NV[first : first + _ROWS].astype(np.float64)  # what is left over may be tiny
+        rows_RV -= rows_RV.mean(axis=1, keepdims=True)
+        norms_R = np.linalg.norm(rows_RV, axis=1)
+        rows_RV /= np.where(norms_R > 0, norms_R, 1.0)[:, None]
+        # Vocabularies are large: in float64 by blocks of tokens, the span as it is stored.
+        blocks = [slice(start, start + _TOKENS) for start in range(0, len(span_VD), _TOKENS)]
+        inside_RD = np.sum([rows_RV[:, block] @ span_VD[block].astype(np.float64) for block in blocks], axis=0)
+        for block in blocks:
+            rows_RV[:, block] -= inside_RD @ span_VD[block].T.astype(np.float64)
+        found[first : first + _ROWS] = np.where(norms_R > 0, np.linalg.norm(rows_RV, axis=1), 1.0)
+    return found
 
 
 def _span(matrix_VD: Array) -> Array:
     about = matrix_VD - matrix_VD.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
     # Twice: an ill-conditioned output matrix leaves columns that are not quite orthonormal in float32.
-    return tall_qr(tall_qr(about)[0])[0].astype(np.float64)
+    return tall_qr(tall_qr(about)[0])[0]
 
 
 def _shared_ids(suspect: Runner, base: Runner, mine: int, theirs: int) -> tuple[tuple[Array, Array] | None, str]:

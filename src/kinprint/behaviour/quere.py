@@ -120,22 +120,23 @@ def features(model: BlackBox, probes: Sequence[str]) -> dict[str, Float64[Array,
     asked = [_asked(probe) for probe in probes]
     answers = model.answers(asked, most=ANSWER_TOKENS)
     answered = [question + (answer.split("\n")[0] or " ") for question, answer in zip(asked, answers, strict=True)]
-    found = {BEFORE: _asks(model, [_with(f"Q: {probe}", BEFORE) for probe in probes])}
-    for question in (*FOLLOW_UPS, AFTER):
-        found[question] = _asks(model, [_with(text, question) for text in answered])
+    behind = (*FOLLOW_UPS, AFTER)
+    before_N1 = _asks(model, [[_with(f"Q: {probe}", BEFORE)] for probe in probes])
+    after_NQ = _asks(model, [[_with(text, question) for question in behind] for text in answered])
+    found = {BEFORE: before_N1[:, 0], **dict(zip(behind, after_NQ.T, strict=True))}
     if isinstance(model, Runner):
         said = [text[len(question) :] for question, text in zip(asked, answered, strict=True)]
         found["log-probability of the answer"] = model.log_likelihoods(asked, said).astype(np.float64)
     return found
 
 
-def _asks(model: BlackBox, prompts: Sequence[str]) -> Float64[Array, " N"]:
+def _asks(model: BlackBox, groups: Sequence[Sequence[str]]) -> Float64[Array, "N Q"]:
     if not isinstance(model, Runner):
-        return leaning(model.next_tokens(prompts))
+        told = model.next_tokens([text for group in groups for text in group])
+        return leaning(told).reshape(len(groups), -1)
     # All tokens of a local model are known, not the likeliest alone.
-    logits = model.run(prompts).logits.astype(np.float64)
-    masses = [np.logaddexp.reduce(logits[:, model.tokens_of(words)], axis=1) for words in (YES, NO)]
-    return 1 / (1 + np.exp(np.clip(masses[1] - masses[0], -700, 700)))
+    masses_NQ2 = model.log_masses(groups, (YES, NO))
+    return 1 / (1 + np.exp(np.clip(masses_NQ2[..., 1] - masses_NQ2[..., 0], -700, 700)))
 
 
 def leaning(asked: Sequence[NextToken]) -> Float64[Array, " N"]:

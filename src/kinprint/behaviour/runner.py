@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ from kinprint.behaviour.loading import extra, load_module, load_tokenizer
 from kinprint.canonical import digest
 from kinprint.checkpoint import Checkpoint
 from kinprint.errors import CheckpointError, KinprintError, UsageError
-from kinprint.shapes import Float32, Int64
+from kinprint.shapes import Bool, Float32, Float64, Int64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Tell = Callable[[str, int, int], None]
 """Called with what is done, how much of it is done, and of how much."""
 
-VERSION = 1
+VERSION = 2
+
+_WORTH_SHARING = 8
+"""Tokens that the texts of a group must share for a pass of its own over them."""
 """Raised whenever the same model and probes would give other numbers; what is kept then expires."""
 
 
@@ -241,24 +245,114 @@ class Runner:
         return self._finite(Pass(kept["states"], kept["logits"]))
 
     def _finite(self, found: Pass) -> Pass:
-        bad = int((~np.isfinite(found.logits).all(axis=1) | ~np.isfinite(found.states).all(axis=(0, 2))).sum())
-        if bad:
-            raise NotFiniteError(f"{self.name} gives NaN or Inf on {bad} of {len(found.logits)} probes")
+        self._check(np.isfinite(found.logits).all(axis=1) & np.isfinite(found.states).all(axis=(0, 2)))
         return found
+
+    def _check(self, finite_N: Bool[Array, " N"]) -> None:
+        if not finite_N.all():
+            raise NotFiniteError(f"{self.name} gives NaN or Inf on {int((~finite_N).sum())} of {len(finite_N)} probes")
 
     def _run(self, ids: Sequence[Sequence[int]]) -> dict[str, Array]:
         states: list[Array | None] = [None] * len(ids)
         logits: list[Array | None] = [None] * len(ids)
         for chosen, batch, last in self._batches(ids, "running probes"):
             with self._captured() as seen:
-                output = self._module(**batch, use_cache=False)
+                said = self._last_logits(batch, last)
             rows = extra("torch").arange(len(chosen), device=last.device)
             at_last = [hidden[rows, last].float().cpu().numpy() for hidden in seen]
-            said = output.logits[rows, last].float().cpu().numpy()
             for place, number in enumerate(chosen):
                 states[number] = np.stack([layer[place] for layer in at_last])
                 logits[number] = said[place]
         return {"states": np.stack([one for one in states if one is not None], axis=1), "logits": np.stack(logits)}  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    def _last_logits(self, batch: Mapping[str, Any], last: Any, *, use_cache: bool = False) -> Array:  # noqa: ANN401
+        """Return logits at the last token of each text, and make no others where the model can be told so."""
+        torch = extra("torch")
+        places, which = torch.unique(last, return_inverse=True)
+        if self._told_places:
+            logits = self._module(**batch, use_cache=use_cache, logits_to_keep=places).logits
+        else:
+            logits = self._module(**batch, use_cache=use_cache).logits[:, places]
+        return logits[torch.arange(len(last), device=last.device), which].float().cpu().numpy()
+
+    @cached_property
+    def _told_places(self) -> bool:
+        """Whether the model can be told at which tokens logits are wanted: of a large vocabulary they cost most."""
+        return "logits_to_keep" in signature(self._module.forward).parameters
+
+    @cached_property
+    def _cache_name(self) -> str:
+        """Keys and values of what was read go by another name from some version of transformers on."""
+        return "cache" if "cache" in signature(self._module.forward).parameters else "past_key_values"
+
+    def log_masses(self, groups: Sequence[Sequence[str]], words: Sequence[Sequence[str]]) -> Float64[Array, "N Q W"]:
+        """Return for each text the logarithm of the unnormalised mass of next tokens that are one of some words.
+
+        Args:
+            groups: As many texts in each; those of one group begin alike, and what they share is read once.
+            words: Sets of words.
+
+        Raises:
+            NotFiniteError: A logit is NaN or Inf.
+            UsageError: No token of the vocabulary is one of them.
+        """
+
+        def make() -> Mapping[str, Array]:
+            ids, sets = self.encode([text for group in groups for text in group]), list(map(self.tokens_of, words))
+            found = np.empty((len(ids), len(sets)))
+            for chosen, logits in self._of_groups(ids, len(groups[0])) or self._of_each(ids):
+                logits = logits.astype(np.float64)
+                held = [np.logaddexp.reduce(logits[:, one], axis=1) for one in sets]
+                # One place that is not finite spoils the row, as it does where states are kept.
+                found[chosen] = np.where(np.isfinite(logits).all(axis=1)[:, None], np.stack(held, axis=1), np.nan)
+            return {"masses": found.reshape(len(groups), -1, len(sets))}
+
+        made_of = self._key("masses", [list(map(list, groups)), list(map(list, words))])
+        masses = self._cache.get(made_of, make)["masses"]
+        self._check(np.isfinite(masses).all(axis=(1, 2)))
+        return masses
+
+    def _of_each(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Array]]:
+        """Yield numbers of texts and the logits at their last tokens."""
+        for chosen, batch, last in self._batches(ids, "asking questions"):
+            yield chosen, self._last_logits(batch, last)
+
+    def _of_groups(self, ids: Sequence[Sequence[int]], size: int) -> Iterator[tuple[list[int], Array]] | None:
+        """Return the same, read from where the texts of a group part; None where that saves nothing or cannot be."""
+        starts = [
+            min(_shared(ids[first], one) for one in ids[first + 1 : first + size]) if size > 1 else 0
+            for first in range(0, len(ids), size)
+        ]
+        starts = [
+            min(start, *(len(one) - 1 for one in ids[at * size : (at + 1) * size])) for at, start in enumerate(starts)
+        ]
+        if min(starts) < _WORTH_SHARING or not self._told_places:
+            return None
+        torch, transformers = extra("torch"), extra("transformers")
+        with _steady(torch):
+            kept = self._module(input_ids=torch.tensor([ids[0][:1]], device=self._device), use_cache=True)
+        # Other kinds, such as those of recurrent blocks, cannot be handed to several texts.
+        if type(getattr(kept, self._cache_name, None)) is not transformers.DynamicCache:
+            return None
+        return self._shared_reading(ids, size, starts)
+
+    def _shared_reading(
+        self, ids: Sequence[Sequence[int]], size: int, starts: Sequence[int]
+    ) -> Iterator[tuple[list[int], Array]]:
+        torch = extra("torch")
+        with _steady(torch):
+            for group, start in enumerate(starts):
+                self._tell(f"asking questions of {self.name}", group * size, len(ids))
+                chosen = list(range(group * size, (group + 1) * size))
+                beginning = torch.tensor([ids[chosen[0]][:start]], device=self._device)
+                past = self._module(input_ids=beginning, use_cache=True, logits_to_keep=1)
+                past = getattr(past, self._cache_name)
+                past.batch_repeat_interleave(size)
+                batch, last = self._padded([ids[number][start:] for number in chosen])
+                seen = torch.ones((size, start), dtype=torch.int64, device=self._device)
+                batch["attention_mask"] = torch.cat([seen, batch["attention_mask"]], dim=1)
+                yield chosen, self._last_logits({**batch, self._cache_name: past}, last, use_cache=True)
+        self._tell(f"asking questions of {self.name}", len(ids), len(ids))
 
     @contextmanager
     def _captured(self) -> Generator[list[Any]]:
@@ -277,24 +371,28 @@ class Runner:
 
     def _batches(self, ids: Sequence[Sequence[int]], what: str) -> Iterator[tuple[list[int], dict[str, Any], Any]]:
         """Yield numbers of texts, their padded ids with a mask, and the place of each one's last token."""
-        torch = extra("torch")
-        device = self._module.get_input_embeddings().weight.device
         order = sorted(range(len(ids)), key=lambda number: (len(ids[number]), number))
-        with _steady(torch):
+        with _steady(extra("torch")):
             for first in range(0, len(order), self._batch):
                 self._tell(f"{what} of {self.name}", first, len(order))
                 chosen = order[first : first + self._batch]
-                longest = max(len(ids[number]) for number in chosen)
-                padded = np.zeros((len(chosen), longest), dtype=np.int64)
-                mask = np.zeros_like(padded)
-                for row, number in enumerate(chosen):
-                    padded[row, : len(ids[number])], mask[row, : len(ids[number])] = ids[number], 1
-                batch = {
-                    "input_ids": torch.from_numpy(padded).to(device),
-                    "attention_mask": torch.from_numpy(mask).to(device),
-                }
-                yield chosen, batch, torch.from_numpy(mask.sum(axis=1) - 1).to(device)
+                yield chosen, *self._padded([ids[number] for number in chosen])
         self._tell(f"{what} of {self.name}", len(order), len(order))
+
+    def _padded(self, ids: Sequence[Sequence[int]]) -> tuple[dict[str, Any], Any]:
+        """Return ids in one rectangle with a mask, and the place of each text's last token."""
+        torch = extra("torch")
+        padded = np.zeros((len(ids), max(map(len, ids))), dtype=np.int64)
+        mask = np.zeros_like(padded)
+        for row, one in enumerate(ids):
+            padded[row, : len(one)], mask[row, : len(one)] = one, 1
+        batch = {"input_ids": padded, "attention_mask": mask}
+        made = {name: torch.from_numpy(array).to(self._device) for name, array in batch.items()}
+        return made, torch.from_numpy(mask.sum(axis=1) - 1).to(self._device)
+
+    @property
+    def _device(self) -> Any:  # noqa: ANN401 - a torch device
+        return self._module.get_input_embeddings().weight.device
 
     def attention(self, ids_NT: Int64[Array, "N T"]) -> Iterator[Float32[Array, "N L H T T"]]:
         """Yield attention maps batch by batch, in the order of the texts, which are equally long.
@@ -304,12 +402,12 @@ class Runner:
             UsageError: The model keeps no attention maps.
         """
         torch = extra("torch")
-        device = self._module.get_input_embeddings().weight.device
         with _steady(torch):
             for first in range(0, len(ids_NT), self._batch):
                 self._tell(f"attention maps of {self.name}", first, len(ids_NT))
-                part = torch.from_numpy(np.ascontiguousarray(ids_NT[first : first + self._batch])).to(device)
-                maps = self._module(input_ids=part, use_cache=False, output_attentions=True).attentions
+                part = torch.from_numpy(np.ascontiguousarray(ids_NT[first : first + self._batch])).to(self._device)
+                few = {"logits_to_keep": 1} if self._told_places else {}
+                maps = self._module(input_ids=part, use_cache=False, output_attentions=True, **few).attentions
                 maps = [one for one in maps or () if one is not None]
                 if not maps:
                     raise UsageError(f"{self.name} keeps no attention maps")
@@ -335,13 +433,18 @@ class Runner:
         whole = self.encode([prompt + rest for prompt, rest in zip(prompts, continuations, strict=True)])
         starts = [_shared(ids, own) for ids, own in zip(whole, self.encode(prompts), strict=True)]
         found = np.zeros(len(whole), dtype=np.float32)
-        for chosen, batch, _ in self._batches(whole, "scoring answers"):
-            scores = torch.log_softmax(self._module(**batch, use_cache=False).logits.float(), dim=-1)
+        firsts = [max(1, min(start, len(ids) - 1)) for start, ids in zip(starts, whole, strict=True)]
+        for chosen, batch, last in self._batches(whole, "scoring answers"):
+            places = torch.arange(min(firsts[number] for number in chosen) - 1, int(last.max()), device=last.device)
+            if self._told_places:
+                logits = self._module(**batch, use_cache=False, logits_to_keep=places).logits
+            else:
+                logits = self._module(**batch, use_cache=False).logits[:, places]
             for row, number in enumerate(chosen):
-                ids, start = whole[number], max(1, min(starts[number], len(whole[number]) - 1))
-                at = torch.arange(start - 1, len(ids) - 1, device=scores.device)
-                said = torch.tensor(ids[start:], device=scores.device)
-                found[number] = float(scores[row, at, said].mean())
+                said = torch.tensor(whole[number][firsts[number] :], device=logits.device)
+                begin = firsts[number] - 1 - int(places[0])
+                scores = torch.log_softmax(logits[row, begin : begin + len(said)].float(), dim=-1)
+                found[number] = float(scores[torch.arange(len(said), device=logits.device), said].mean())
         return found
 
     # -- a black box ----------------------------------------------------------------------------------------------
@@ -373,7 +476,6 @@ class Runner:
     def _generate(self, ids: Sequence[Sequence[int]], most: int) -> list[list[int]]:
         """Return greedy continuations. Prompts of one length go together, so that none is padded."""
         torch, transformers = extra("torch"), extra("transformers")
-        device = self._module.get_input_embeddings().weight.device
         end = self._tokenizer.eos_token_id
         # Not the checkpoint's own settings, which may ask for sampling, penalties or beams.
         greedy = transformers.GenerationConfig(
@@ -391,7 +493,7 @@ class Runner:
         with _steady(torch):
             for done, numbers in enumerate(groups):
                 self._tell(f"answers of {self.name}", done, len(groups))
-                fed = torch.tensor([list(ids[number]) for number in numbers], device=device)
+                fed = torch.tensor([list(ids[number]) for number in numbers], device=self._device)
                 said = self._module.generate(fed, attention_mask=torch.ones_like(fed), generation_config=greedy)
                 for number, row in zip(numbers, said[:, fed.shape[1] :].tolist(), strict=True):
                     found[number] = row[: row.index(end)] if end in row else row

@@ -42,6 +42,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 TEXTS, LENGTH, SEED = 256, 32, 0
 SHARE, TEMPERATURE = 0.1, 10.0
 DRAWS, COORDINATES = 999, 1024
+REACHED = "relabellings that reached it"
 _LEAST = 4
 _NAME = "seedprint"
 _ID = method_id(
@@ -99,6 +100,9 @@ def measure(suspect: Runner, base: Runner, probes: Sequence[str]) -> MethodResul
         id=_ID,
         status="measured",
         values=tuple(values),
+        controls=(
+            Value(name=REACHED, value=test.count, kind="statistic", note=f"of {DRAWS} that were drawn, seed {SEED}"),
+        ),
         notes=(f"{TEXTS} random texts; {both.size} coordinates among the lowest {count} of both",),
         source=_SOURCE,
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import get_args
 
+from kinprint.behaviour.axis import METHODS as BEHAVIOUR
 from kinprint.bench.claims import CLAIMS, reached
 from kinprint.bench.markup import bullets, escaped, table
 from kinprint.bench.metrics import accuses, area, base_group, judged, measured
@@ -53,6 +54,7 @@ def markdown(result: BenchResult) -> str:
         parts["categories"],
         "## Case by case",
         *_case_tables(result),
+        *_behaviour_sections(parts),
         "## Costs",
         parts["costs"],
         "## Every number that methods report",
@@ -75,9 +77,10 @@ def blocks(result: BenchResult) -> dict[str, str]:
         "hard": _rates_table(_headline(result), result.rates_hard),
         "bases": _base_table(result),
         "claims": _claims_table(result),
-        "categories": _category_table(result),
+        "categories": _category_table(result, _headline(result)),
+        **_behaviour_blocks(result),
         "cases": "\n\n".join(_case_tables(result)),
-        "costs": _cost_table(result),
+        "costs": _cost_table(result, list(dict.fromkeys(column.method for column in result.columns))),
         "run": _run_list(result),
         **verdict_blocks(result),
     }
@@ -167,8 +170,7 @@ def _claims_table(result: BenchResult) -> str:
     return table(header, rows)
 
 
-def _category_table(result: BenchResult) -> str:
-    columns = _headline(result)
+def _category_table(result: BenchResult, columns: Sequence[Column]) -> str:
     thresholds = {rate.column: rate.max_f1_threshold for rate in result.rates}
     rows: list[tuple[str, ...]] = []
     for category, label in categories(result.rows):
@@ -177,6 +179,69 @@ def _category_table(result: BenchResult) -> str:
         rows.append((category, f"{len(kept)} {label}", *cells))
     rows.append(("threshold, in-sample", "", *(_threshold(column, thresholds.get(column.name)) for column in columns)))
     return table(("category", "pairs", *(column.name for column in columns)), rows)
+
+
+def _behaviour_blocks(result: BenchResult) -> dict[str, str]:
+    """Return the tables on behaviour, an axis of its own; none where no model was run."""
+    columns = [column for column in result.columns if column.headline and column.method in BEHAVIOUR]
+    if not columns:
+        return {}
+    return {
+        "behaviour-rates": _rates_table(columns, result.rates),
+        "behaviour-hard": _rates_table(columns, result.rates_hard),
+        "behaviour-categories": _category_table(result, columns),
+        "behaviour-students": _student_table(columns, result.rows),
+        "behaviour-costs": _cost_table(result, [column.method for column in columns]),
+        "behaviour-run": _run_list(result),
+    }
+
+
+def _behaviour_sections(parts: Mapping[str, str]) -> list[str]:
+    if "behaviour-rates" not in parts:
+        return []
+    return [
+        "## Behaviour",
+        "An axis of its own: what models do on texts enters no verdict on weights.",
+        "### Derived against all unrelated pairs, by behaviour",
+        parts["behaviour-rates"],
+        "### Derived against hard negatives alone, by behaviour",
+        parts["behaviour-hard"],
+        "### By category of behaviour",
+        parts["behaviour-categories"],
+        "### Students",
+        parts["behaviour-students"],
+    ]
+
+
+def _student_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Return how near distilled students are to their teachers, beside models of a random start of their own."""
+    lines: list[tuple[str, ...]] = []
+    for row in rows:
+        if row.case.category != "distillation":
+            continue
+        beside = [
+            one
+            for one in rows
+            if one.case.category == "hard negatives"
+            and one.case.base == row.case.base
+            # What was made of a model has its name before a dot.
+            and "." not in one.case.suspect
+        ]
+        for column in columns:
+            value = measured(column, row)
+            others = {one.case.suspect: other for one in beside if (other := measured(column, one)) is not None}
+            nearest = max(others, key=lambda name: others[name], default=None)
+            closer = value is not None and nearest is not None and value > others[nearest]
+            lines.append(
+                (
+                    *(f"{row.case.suspect} / {row.case.base}", conclusion_cell(row), column.name),
+                    "-" if value is None else number(value),
+                    "-" if nearest is None else f"{number(others[nearest])} ({nearest}, of {len(others)})",
+                    "yes" if closer else "no",
+                )
+            )
+    header = ("student / teacher", "verdict on weights", "number", "value", "nearest innocent", "student is nearer")
+    return table(header, lines)
 
 
 def _category_cell(column: Column, rows: Sequence[Row], threshold: float | None, label: Label) -> str:
@@ -219,9 +284,9 @@ def _case_cell(column: Column, row: Row, reasons: dict[str, int]) -> str:
     return f"({reasons.setdefault(_reason(column, row), len(reasons) + 1)})"
 
 
-def _cost_table(result: BenchResult) -> str:
+def _cost_table(result: BenchResult, methods: Sequence[str]) -> str:
     rows: list[tuple[str, ...]] = []
-    for method in dict.fromkeys(column.method for column in result.columns):
+    for method in methods:
         costs = [row.costs[method] for row in result.rows if method in row.costs]
         seconds = [cost.seconds for cost in costs]
         peaks = [cost.peak_mb for cost in costs if cost.peak_mb is not None]
@@ -291,7 +356,8 @@ def _notes(result: BenchResult) -> list[str]:
 
 
 def _headline(result: BenchResult) -> list[Column]:
-    return [column for column in result.columns if column.headline]
+    """The numbers that methods on weights are known by; those on behaviour have tables of their own."""
+    return [column for column in result.columns if column.headline and column.method not in BEHAVIOUR]
 
 
 def _labelled(rows: Iterable[Row], label: Label) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,8 @@ def bench(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write the results.")],
     method: MethodOption = None,
     behave: Annotated[
-        bool, typer.Option("--behave", help="Run the models on texts too, with every behavioural method.")
+        bool,
+        typer.Option("--behave", help="Run the models on texts too; with calibration, in place of weights."),
     ] = False,
     only: Annotated[
         str | None,
@@ -54,10 +56,12 @@ def bench(
     sizes of independent pairs that margins rest on.
     """
     if suite in _OF_ALL_PAIRS:
-        if method or only or real or behave:
-            raise UsageError(f"{suite} measures all independent pairs: leave out --method, --behave, --only and --real")
+        if method or only or real:
+            raise UsageError(f"{suite} measures all independent pairs: leave out --method, --only and --real")
+        if behave and suite != "calibration":
+            raise UsageError(f"{suite} is about weights: leave out --behave")
         with showing_progress(quiet) as progress:
-            _OF_ALL_PAIRS[suite](zoo, output, jobs, not no_plots, progress)
+            _OF_ALL_PAIRS[suite](zoo, output, _How(jobs, behave, not no_plots, progress))
     elif suite == "premises":
         from kinprint.bench.premises import measure
 
@@ -99,21 +103,30 @@ def _one_zoo(suite: str, zoos: list[Path]) -> Path:
     return zoos[0]
 
 
-def _calibration(zoos: list[Path], output: Path, jobs: int, plots: bool, progress: Progress | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _How:
+    """Options of the suites that measure all independent pairs."""
+
+    jobs: int
+    behave: bool
+    plots: bool
+    progress: Progress | None
+
+
+def _calibration(zoos: list[Path], output: Path, how: _How) -> None:
     from kinprint.bench.calibration import calibrate
 
-    calibrate(zoos, output, jobs=jobs, plots=plots, progress=progress)
+    calibrate(zoos, output, jobs=how.jobs, behave=how.behave, plots=how.plots, progress=how.progress)
 
 
-def _innocents(zoos: list[Path], output: Path, jobs: int, plots: bool, progress: Progress | None) -> None:
+def _innocents(zoos: list[Path], output: Path, how: _How) -> None:
     from kinprint.bench.innocents import innocents
 
-    del plots
-    innocents(zoos, output, jobs=jobs, progress=progress)
+    innocents(zoos, output, jobs=how.jobs, progress=how.progress)
 
 
-_OF_ALL_PAIRS: dict[str, Callable[[list[Path], Path, int, bool, Progress | None], None]] = {
+_OF_ALL_PAIRS: dict[str, Callable[[list[Path], Path, _How], None]] = {
     "calibration": _calibration,
     "innocents": _innocents,
 }
-"""Suites that measure the independent pairs of several zoos, as zoos, output, jobs, plots and progress."""
+"""Suites that measure the independent pairs of several zoos."""

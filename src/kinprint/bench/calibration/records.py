@@ -135,6 +135,8 @@ class CalibrationResult(Record):
         models: Their names, by suite.
         rows: One for each test and zoo with pairs to which it applies.
         unused: Tests that applied to no pair of a zoo, as ``test: zoo: reason``.
+        axis: Whether weights were tested or behaviour.
+        notes: What must be known of the tests.
         kinprint: The program that measured.
         versions: Of the libraries.
         seconds: Wall time of this run, without what an earlier one had measured.
@@ -148,6 +150,8 @@ class CalibrationResult(Record):
     models: dict[str, tuple[str, ...]]
     rows: tuple[CalibrationRow, ...]
     unused: tuple[str, ...]
+    axis: Literal["weights", "behaviour"] = "weights"
+    notes: tuple[str, ...] = ()
     kinprint: str
     versions: dict[str, str]
     seconds: float

@@ -8,12 +8,12 @@ independent of what.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from kinprint.bench.calibration import statistics
-from kinprint.bench.calibration.measure import exact_tests, is_enumerated
+from kinprint.bench.calibration.measure import is_enumerated
 from kinprint.bench.calibration.records import CalibrationRow, Check, Draw, Statistic
 from kinprint.checkpoint import Array
 
@@ -26,13 +26,14 @@ LEAST = 8
 """Independent draws below which a row says nothing: nine models, all tested with each other."""
 
 
-def judged(tried: Sequence[Sequence[Draw]]) -> list[CalibrationRow]:
+def judged(tried: Sequence[Sequence[Draw]], names: Mapping[str, str] | None = None) -> list[CalibrationRow]:
     """Return a row for the draws of each test and zoo, with Holm's correction over all rows that say something.
 
     Args:
         tried: For each test and zoo its draws, one of them at least with a p-value.
+        names: Tests for people, by id; the id itself where there is none.
     """
-    rows = [evaluate(draws) for draws in tried]
+    rows = [evaluate(draws, names or {}) for draws in tried]
     said = [row for row in rows if row.independent >= LEAST]
     adjusted = iter(statistics.holm([check.p for row in said for check in row.checks]))
     strictest = LEVEL / max(1, sum(len(row.checks) for row in said))
@@ -54,7 +55,7 @@ def judged(tried: Sequence[Sequence[Draw]]) -> list[CalibrationRow]:
     return found
 
 
-def evaluate(draws: Sequence[Draw]) -> CalibrationRow:
+def evaluate(draws: Sequence[Draw], names: Mapping[str, str]) -> CalibrationRow:
     """Return the row of one test on one zoo, not yet judged. One draw at least has a p-value."""
     used = [draw for draw in draws if draw.p is not None]
     pairs = _pairs(used)
@@ -62,7 +63,7 @@ def evaluate(draws: Sequence[Draw]) -> CalibrationRow:
     free, played = statistics.forest(pairs, SEED), statistics.rounds(pairs, SEED)
     return CalibrationRow(
         test=used[0].test,
-        name=_name(used[0].test),
+        name=names.get(used[0].test, used[0].test),
         zoo=used[0].zoo,
         models=len({model for pair in pairs for model in pair}),
         pairs=len(used),
@@ -83,20 +84,16 @@ def evaluate(draws: Sequence[Draw]) -> CalibrationRow:
     )
 
 
-def unused(draws: Sequence[Draw]) -> str:
+def unused(draws: Sequence[Draw], names: Mapping[str, str]) -> str:
     """Return why a test applied to no pair of a zoo."""
-    return f"{_name(draws[0].test)}: {draws[0].zoo}: {_reasons(draws)[0]}"
+    test = draws[0].test
+    return f"{names.get(test, test)}: {draws[0].zoo}: {_reasons(draws)[0]}"
 
 
 def _pairs(used: Sequence[Draw]) -> list[tuple[int, int]]:
     names = sorted({name for draw in used for name in (draw.suspect, draw.base)})
     numbers = {name: at for at, name in enumerate(names)}
     return [(numbers[draw.suspect], numbers[draw.base]) for draw in used]
-
-
-def _name(identifier: str) -> str:
-    names = (test.statement.name for test in exact_tests() if test.statement.id == identifier)
-    return next(names, identifier)
 
 
 def _reasons(draws: Sequence[Draw]) -> tuple[str, ...]:

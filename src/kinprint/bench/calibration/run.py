@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 from kinprint import canonical
+from kinprint.bench.calibration import behaviour
 from kinprint.bench.calibration.measure import (
     ExactTest,
     Key,
@@ -56,7 +57,13 @@ class Zoo:
 
 
 def calibrate(
-    zoos: Sequence[Path], out: Path, *, jobs: int = 1, plots: bool = True, progress: Progress | None = None
+    zoos: Sequence[Path],
+    out: Path,
+    *,
+    jobs: int = 1,
+    behave: bool = False,
+    plots: bool = True,
+    progress: Progress | None = None,
 ) -> CalibrationResult:
     """Run every exact test on all independent pairs and write table, p-values and picture.
 
@@ -65,31 +72,39 @@ def calibrate(
     Args:
         zoos: Folders of built suites.
         out: Folder for the results.
-        jobs: Processes.
+        jobs: Processes; behavioural tests take one.
+        behave: Run the behavioural tests that give a p-value, in place of the exact tests on weights.
         plots: Whether to draw.
         progress: Called after every pair.
 
     Raises:
         UsageError: A folder holds no zoo or no two independent models, a suite is given twice, or a model's bytes are
             not those of the manifest.
-        MissingExtraError: The [bench] extra is not installed.
+        MissingExtraError: The [bench] extra is not installed, or the [torch] extra where models are run.
         CheckpointError: A model cannot be read.
     """
     start = time.perf_counter()
     found = [_zoo(folder) for folder in zoos]
     if twice := [suite for suite, count in Counter(zoo.suite for zoo in found).items() if count > 1]:
         raise UsageError(f"two zoos hold the suite {twice[0]}: give each suite once")
-    pairs = [_to_test(zoo.folder, *pair) for zoo in found for pair in zoo.pairs]
-    known = measure_all(pairs, out, jobs=jobs, progress=progress)
-    tried = [_draws(test, zoo, known) for test in exact_tests() for zoo in found]
+    if behave:
+        names, notes = behaviour.NAMES, behaviour.NOTES
+        tried = [draws for zoo in found for draws in behaviour.draws(zoo.suite, _behaving(zoo), progress)]
+    else:
+        names, notes = {test.statement.id: test.statement.name for test in exact_tests()}, ()
+        pairs = [_to_test(zoo.folder, *pair) for zoo in found for pair in zoo.pairs]
+        known = measure_all(pairs, out, jobs=jobs, progress=progress)
+        tried = [_draws(test, zoo, known) for test in exact_tests() for zoo in found]
     result = CalibrationResult(
         level=LEVEL,
         least=LEAST,
         seed=SEED,
         zoos={zoo.suite: canonical.digest({one.name: one.content_digest for one in zoo.models}) for zoo in found},
         models={zoo.suite: tuple(one.name for one in zoo.models) for zoo in found},
-        rows=tuple(judged([draws for draws in tried if any(draw.p is not None for draw in draws)])),
-        unused=tuple(unused(draws) for draws in tried if all(draw.p is None for draw in draws)),
+        rows=tuple(judged([draws for draws in tried if any(draw.p is not None for draw in draws)], names)),
+        unused=tuple(unused(draws, names) for draws in tried if all(draw.p is None for draw in draws)),
+        axis="behaviour" if behave else "weights",
+        notes=notes,
         kinprint=__version__,
         versions={"python": platform.python_version(), **{name: version(name) for name in ("numpy", "scipy")}},
         seconds=round(time.perf_counter() - start, 1),
@@ -143,6 +158,10 @@ def _zoo(folder: Path) -> Zoo:
     if len(models) < 2:
         raise UsageError(f"{folder} holds no two independent models: use a suite that does, such as null")
     return Zoo(folder, manifest.suite, models)
+
+
+def _behaving(zoo: Zoo) -> list[behaviour.Behaving]:
+    return [behaviour.Behaving(model_path(zoo.folder, one), one.name, one.content_digest) for one in zoo.models]
 
 
 def _to_test(folder: Path, suspect: ModelEntry, base: ModelEntry) -> ToTest:

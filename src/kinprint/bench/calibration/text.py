@@ -18,7 +18,8 @@ _HEADER = (
 def markdown(result: CalibrationResult) -> str:
     """Return what was tested, the table and the run."""
     parts = blocks(result)
-    sections = ["# Calibration of the exact tests", *(parts[name] for name in ("table", "rounds", "unused", "run"))]
+    what = "of the exact tests" if result.axis == "weights" else "of behavioural tests"
+    sections = [f"# Calibration {what}", *(parts[name] for name in ("table", "rounds", "unused", "run"))]
     return "\n\n".join(sections) + "\n"
 
 
@@ -79,6 +80,7 @@ def _run(result: CalibrationResult) -> str:
         "nothing",
         f"seed: {result.seed}",
         *(f"zoo {suite}: {digest}; models {', '.join(result.models[suite])}" for suite, digest in result.zoos.items()),
+        *result.notes,
         *(f"test: {test}" for test in dict.fromkeys(row.test for row in result.rows)),
     ]
     return "\n".join(f"- {escaped(line)}" for line in lines)
