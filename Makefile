@@ -60,7 +60,7 @@ benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/verdict.py
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/cost.py --without smollm2
+	$(BIN)/python benchmarks/cost.py --without smollm2 --without behave
 
 # Trains the four example models again (about ten minutes on two cores).
 examples: $(VENV)/.dev

@@ -6,8 +6,8 @@ again later. Linux only.
 
 Usage: python benchmarks/cost.py [--only TASK]... [--without TASK]... [--work DIR] [--json FILE] [--write docs/cost.md]
 
-Exits with 1 where a bar is missed. ``--json`` keeps what other tasks measured before; ``--write`` brings all of it into
-a page, between its markers.
+Exits with 1 where a bar is missed. ``--json`` keeps what other tasks measured before, as benchmarks/cost.json does what
+the page shows; ``--write`` brings all of it into a page, between its markers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cost_parts.behaving import behave
 from cost_parts.beside import smollm2
 from cost_parts.comparing import FailedError
 from cost_parts.context import Context, Task, UnavailableError
@@ -41,6 +42,7 @@ TASKS: Mapping[str, Task] = {
     "mistral": mistral,
     "separation": separation,
     "smollm2": smollm2,
+    "behave": behave,
     "growth": growth,
 }
 MARKED = re.compile(r"(<!-- begin: cost -->\n).*?(<!-- end: cost -->)", re.DOTALL)

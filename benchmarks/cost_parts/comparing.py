@@ -71,7 +71,7 @@ def compare(
         FailedError: The command failed or took too long.
     """
     command = [kinprint(), "compare", str(suspect), str(base), *options, "--json", "-"]
-    done = [_checked(cold(command, env=env), command) for _ in range(runs + warm)][warm:]
+    done = [checked(cold(command, env=env), command) for _ in range(runs + warm)][warm:]
     middle = sorted(done, key=lambda run: run.seconds)[(len(done) - 1) // 2]
     return Compared(middle, json.loads(middle.out))
 
@@ -95,7 +95,12 @@ def judged(
     return replace(found, checks=bars(found))
 
 
-def _checked(run: Run, command: list[str]) -> Run:
+def checked(run: Run, command: list[str]) -> Run:
+    """Return a run that went well.
+
+    Raises:
+        FailedError: It did not.
+    """
     if run.code != 0:
         last = (run.err.strip().splitlines() or ["no message"])[-1]
         state = "took too long" if run.code is None else f"exit {run.code}"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cost
 import ml_dtypes
 import numpy as np
 import pytest
@@ -111,3 +112,11 @@ def test_the_page_is_written_from_kept_results_and_nothing_else_in_it_is_touched
     assert "| two tiny models | 1.00 |" in text
     assert "2020-01-01, commit abc: start (load 0.1 before it). a machine." in text
     assert "old" not in text
+
+
+def test_the_page_shows_the_results_that_are_kept_beside_the_benchmark_and_nothing_else() -> None:
+    page = (SCRIPT.parents[1] / "docs" / "cost.md").read_text("utf-8")
+    kept = json.loads(SCRIPT.with_suffix(".json").read_text("utf-8"))
+    shown = cost.MARKED.search(page)
+    assert shown is not None
+    assert shown[0] == shown[1] + cost.report(kept) + shown[2]
