@@ -12,6 +12,7 @@ import typer
 
 from kinprint.cli.options import (
     ComponentOption,
+    HtmlOption,
     JsonOption,
     MethodOption,
     ModelArgument,
@@ -20,6 +21,7 @@ from kinprint.cli.options import (
     console,
     showing_progress,
     write_json,
+    write_text,
 )
 from kinprint.errors import UsageError
 
@@ -82,6 +84,7 @@ def compare(
         ),
     ] = None,
     json: JsonOption = None,
+    html: HtmlOption = None,
     details: Annotated[
         bool, typer.Option("--details", help="Print layer by layer too, and what each piece of evidence rests on.")
     ] = False,
@@ -117,6 +120,10 @@ def compare(
             with_behaviour=behave,
         )
     write_json(result, json)
+    if html is not None:
+        from kinprint.report.html import page
+
+        write_text(page(result), html)
     if not quiet and str(json) != "-":
         from kinprint.report.terminal import print_comparison
 

@@ -32,6 +32,9 @@ ComponentOption = Annotated[
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for stdout.")
 ]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write the result as a page for people to read.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no tables and no progress.")]
 PlainOption = Annotated[bool, typer.Option("--no-color", help="Print without colour.")]
 MethodOption = Annotated[
@@ -84,6 +87,15 @@ def write_json(record: Record, path: Path | None) -> None:
     if str(path) == "-":
         sys.stdout.write(text)
         return
+    write_text(text, path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.partial")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,262 @@
+"""The page: every section, nothing but text from a checkpoint, and nothing that leaves the page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinprint import api
+from kinprint.report.html import page
+from kinprint.report.html.charts import Line, curves, layer_strips
+from kinprint.report.html.markup import tag
+from kinprint.types import Comparison, LayerMapInfo, LayerMatch
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+KINPRINT = Path(sys.executable).with_name("kinprint")
+HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[31m\"'&"
+SECTIONS = ["verdict", "models", "place", "layers", "parts", "evidence", "methods", "limits", "reproduce"]
+VOID = {"meta", "br", "hr", "img", "link", "col", "input"}
+
+
+class Parsed(HTMLParser):
+    """Elements, their attributes, and text by the element that holds it; it fails where elements do not close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+    def ids(self) -> list[str]:
+        return [attributes["id"] or "" for _, attributes in self.elements if "id" in attributes]
+
+
+@pytest.fixture(scope="module")
+def derived() -> Comparison:
+    return api.compare(EXAMPLES / "child", EXAMPLES / "base", controls=[EXAMPLES / "twin"])
+
+
+@pytest.fixture(scope="module")
+def independent() -> Comparison:
+    return api.compare(EXAMPLES / "twin", EXAMPLES / "base")
+
+
+def test_every_section_is_there_in_its_order_and_is_linked(derived: Comparison, independent: Comparison) -> None:
+    for comparison, wanted in ((derived, SECTIONS), (independent, [*SECTIONS[:6], "power", *SECTIONS[6:]])):
+        parsed = Parsed(page(comparison))
+        assert [name for name in parsed.ids() if not name.endswith("-title")] == wanted
+        links = [attributes["href"] for name, attributes in parsed.elements if name == "a"]
+        assert links == [f"#{name}" for name in wanted]
+
+
+def test_the_verdict_stands_first_with_its_error_rate_and_all_evidence_follows(derived: Comparison) -> None:
+    text = " ".join(Parsed(page(derived)).text)
+    verdict = derived.verdict
+    assert verdict is not None
+    assert text.index("DERIVED") < text.index(verdict.headline) < text.rindex("What was compared")
+    for one in verdict.evidence:
+        for said in (one.name, one.null, one.defeats, one.id):
+            assert said in text
+    for model in (derived.suspect, derived.base, *derived.controls):
+        assert model.content_digest is not None
+        assert model.content_digest in text
+    assert "kinprint compare" in text
+    assert "none of 300 independent pairs reaches that" in text
+
+
+def test_planted_copies_and_what_is_not_excluded_are_told_where_models_are_independent(independent: Comparison) -> None:
+    text = " ".join(Parsed(page(independent)).text)
+    assert independent.verdict is not None
+    assert independent.verdict.power is not None
+    assert "300 of 300" in text
+    assert all(one in text for one in independent.verdict.power.not_excluded)
+
+
+def test_a_page_runs_nothing_and_loads_nothing(derived: Comparison) -> None:
+    found = page(derived)
+    parsed = Parsed(found)
+    assert {name for name, _ in parsed.elements}.isdisjoint(
+        {"script", "link", "img", "iframe", "object", "form", "base"}
+    )
+    for _, attributes in parsed.elements:
+        assert not [name for name in attributes if name.startswith("on") or name in ("src", "style", "srcset")]
+        assert (attributes.get("href") or "#").startswith("#")
+    policy = next(a["content"] or "" for _, a in parsed.elements if a.get("http-equiv") == "Content-Security-Policy")
+    style = re.search(r"<style>(.*?)</style>", found, re.DOTALL)
+    assert style is not None
+    known = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{known}'")
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+
+
+def named(comparison: Comparison, name: str) -> Comparison:
+    """A comparison in which every text that a checkpoint may choose is hostile."""
+    held: dict[str, Any] = json.loads(comparison.model_dump_json())
+    for model in (held["suspect"], held["base"], *held["controls"]):
+        model |= {"name": name, "location": name, "family": name, "notes": [name], "unmapped": [name]}
+    held["verdict"] |= {"headline": name, "reasons": [name], "contrary": name, "alternatives": [name]}
+    for one in (*held["verdict"]["evidence"], *held["methods"]):
+        one |= {"notes": [name], "reason": name}
+        for table in one["tables"]:
+            table |= {"title": name, "columns": [name for _ in table["columns"]]}
+    for third in held["verdict"]["third_models"]:
+        third["control"] = name
+    return Comparison.model_validate(held)
+
+
+def test_names_from_a_checkpoint_are_text_everywhere(derived: Comparison) -> None:
+    plain, hostile = (Parsed(page(named(derived, name))) for name in ("plain", HOSTILE))
+    assert [name for name, _ in hostile.elements] == [name for name, _ in plain.elements]
+    assert [list(attributes) for _, attributes in hostile.elements] == [list(held) for _, held in plain.elements]
+    text = "".join(hostile.text)
+    assert "<img src=x onerror=alert(1)>" in text
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+
+
+def test_a_hundred_layers_and_as_many_experts_stay_small(derived: Comparison) -> None:
+    held: dict[str, Any] = json.loads(derived.model_dump_json())
+    layers = [
+        LayerMatch(suspect=at, base=at, similarity=0.9, heads=0.8, units=0.7, derived=True).model_dump()
+        for at in range(100)
+    ]
+    held["verdict"]["layer_map"]["layers"] = layers
+    for one in (*held["verdict"]["evidence"], *held["methods"]):
+        one["tables"] = [
+            {**table, "rows": (table["rows"] * (12_800 // max(1, len(table["rows"])) + 1))[:12_800]}
+            for table in one["tables"]
+        ]
+    found = page(Comparison.model_validate(held))
+    assert len(found.encode()) < 3_000_000
+    assert "12560 more rows are in the JSON" in found
+
+
+def test_what_was_not_measured_leaves_its_section_out() -> None:
+    comparison = api.compare(EXAMPLES / "child", EXAMPLES / "base", mode="quick")
+    assert comparison.verdict is not None
+    bare = comparison.model_copy(
+        update={"verdict": comparison.verdict.model_copy(update={"layer_map": None, "components": (), "evidence": ()})}
+    )
+    names = [name for name in Parsed(page(bare)).ids() if not name.endswith("-title")]
+    assert names == ["verdict", "models", "evidence", "limits", "reproduce"]
+    assert "verdict" not in Parsed(page(comparison.model_copy(update={"verdict": None}))).ids()
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------
+
+
+def attributes_of(svg: str, name: str) -> list[dict[str, str | None]]:
+    return [attributes for tag, attributes in Parsed(svg).elements if tag == name]
+
+
+def test_a_layer_map_by_hand_shows_a_cut_as_a_step(derived: Comparison) -> None:
+    from kinprint.report.html.charts import layer_map
+
+    places = [(0, 0, True), (1, 2, True), (2, None, False)]
+    layers = tuple(
+        LayerMatch(suspect=a, base=b, similarity=None, heads=0.5, units=None, derived=derived)
+        for a, b, derived in places
+    )
+    cells = attributes_of(layer_map(LayerMapInfo(kind="ordered", basis="stored", layers=layers), 3), "rect")[1:]
+    assert [cell["class"] for cell in cells] == ["heat derived", "heat derived"]
+    across = [float(cell["x"] or 0) for cell in cells]
+    down = [float(cell["y"] or 0) for cell in cells]
+    assert down[1] - down[0] == pytest.approx(2 * (across[1] - across[0]), abs=0.02)
+    assert {cell["fill-opacity"] for cell in cells} == {"0.57"}  # .15 + .85 / 2, to two digits
+
+
+def test_curves_leave_gaps_where_nothing_was_measured() -> None:
+    drawn = curves([Line("suspect", [1.0, None, 3.0], "suspect"), Line("base", [2.0, 2.0, 2.0], "base")], "layer")
+    assert len(attributes_of(drawn, "circle")) == 5
+    assert curves([Line("suspect", [None], "suspect")], "layer") == ""
+    assert len(attributes_of(layer_strips({"heads": [0.5, None]}), "rect")) == 1
+
+
+def test_elements_by_hand() -> None:
+    assert (
+        tag("a", "<", ["b", None, tag("br")], class_="x", data_y=None, x=1.50) == '<a class="x" x="1.5">&lt;b<br></a>'
+    )
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+
+
+def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [KINPRINT, "report", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_kept_result_gives_the_page_that_compare_writes(tmp_path: Path) -> None:
+    kept, page_file, again = tmp_path / "r.json", tmp_path / "p.html", tmp_path / "again.html"
+    command = [
+        KINPRINT,
+        "compare",
+        EXAMPLES / "child",
+        EXAMPLES / "base",
+        "--json",
+        kept,
+        "--html",
+        page_file,
+        "--quiet",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert report(kept, "-o", again).returncode == 0
+    assert again.read_text("utf-8") == page_file.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is no result of compare"),
+        ("[" * 100_000, "is no result of compare"),
+        ('{"schema_version": 2}', "is no result of compare"),
+        ("<img src=x>", "is no result of compare"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_is_no_result_is_one_line_and_no_page(tmp_path: Path, content: str | None, said: str) -> None:
+    given, out = tmp_path / "r.json", tmp_path / "p.html"
+    if content is not None:
+        given.write_text(content, "utf-8")
+    ran = report(given, "-o", out)
+    assert ran.returncode == 5
+    assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*.html*"))
+
+
+def test_another_layout_and_a_place_that_cannot_be_written_are_told(derived: Comparison, tmp_path: Path) -> None:
+    kept = tmp_path / "r.json"
+    kept.write_text(derived.model_copy(update={"schema_version": 1}).model_dump_json(), "utf-8")
+    ran = report(kept, "-o", tmp_path / "p.html")
+    assert (ran.returncode, ran.stderr.count("\n")) == (5, 1)
+    assert "layout 1" in ran.stderr
+    kept.write_text(derived.model_dump_json(), "utf-8")
+    ran = report(kept, "-o", tmp_path / "none" / "p.html")
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
