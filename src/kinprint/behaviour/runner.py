@@ -245,7 +245,7 @@ class Runner:
         return self._finite(Pass(kept["states"], kept["logits"]))
 
     def _finite(self, found: Pass) -> Pass:
-        self._check(np.isfinite(found.logits).all(axis=1) & np.isfinite(found.states).all(axis=(0, 2)))
+        self._check(np.asarray(np.isfinite(found.logits).all(axis=1) & np.isfinite(found.states).all(axis=(0, 2))))
         return found
 
     def _check(self, finite_N: Bool[Array, " N"]) -> None:
@@ -304,12 +304,13 @@ class Runner:
                 logits = logits.astype(np.float64)
                 held = [np.logaddexp.reduce(logits[:, one], axis=1) for one in sets]
                 # One place that is not finite spoils the row, as it does where states are kept.
-                found[chosen] = np.where(np.isfinite(logits).all(axis=1)[:, None], np.stack(held, axis=1), np.nan)
+                finite_N = np.asarray(np.isfinite(logits).all(axis=1))
+                found[chosen] = np.where(finite_N[:, None], np.stack(held, axis=1), np.nan)
             return {"masses": found.reshape(len(groups), -1, len(sets))}
 
         made_of = self._key("masses", [list(map(list, groups)), list(map(list, words))])
         masses = self._cache.get(made_of, make)["masses"]
-        self._check(np.isfinite(masses).all(axis=(1, 2)))
+        self._check(np.asarray(np.isfinite(masses).all(axis=(1, 2))))
         return masses
 
     def _of_each(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Array]]:
