@@ -125,17 +125,27 @@ def test_by_hand_the_cka_of_two_lines() -> None:
 def test_products_with_a_matrix_lie_in_its_span_and_others_do_not(seed: int) -> None:
     rng = np.random.default_rng(seed)
     matrix, states = rng.standard_normal((60, 5)).astype(np.float32), rng.standard_normal((8, 5)).astype(np.float32)
-    span = logits._span(matrix)
-    own = logits.relative_residuals(3.0 * states @ matrix.T + 7.0, span)
+    own = logits.relative_residuals(3.0 * states @ matrix.T + 7.0, matrix)
     assert own.max() < 1e-5
-    other = logits.relative_residuals(rng.standard_normal((200, 60)), span)
+    other = logits.relative_residuals(rng.standard_normal((200, 60)), matrix)
     # Five of fifty-nine directions explain 5/59 of a random vector's squared length.
     assert (1 - other**2).mean() == pytest.approx(5 / 59, abs=0.03)
 
 
+def test_columns_that_depend_on_others_and_blocks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    matrix, rows = rng.standard_normal((60, 5)).astype(np.float32), rng.standard_normal((8, 60))
+    whole = logits.relative_residuals(rows, matrix)
+    twice = np.hstack([matrix, 1e3 * matrix, matrix - 3.0])  # adding a constant to a column adds nothing to the span
+    np.testing.assert_allclose(logits.relative_residuals(rows, twice), whole, atol=1e-6)
+    monkeypatch.setattr(logits, "_TOKENS", 7)
+    monkeypatch.setattr(logits, "_ROWS", 3)
+    np.testing.assert_allclose(logits.relative_residuals(rows, matrix), whole, atol=1e-12)
+
+
 def test_by_hand_a_residual() -> None:
     # (3, 0, -3) centred lies half along (1, -1, 0): 9/2 of 18 is explained.
-    span = np.array([[1.0], [-1.0], [0.0]]) / math.sqrt(2)
+    span = np.array([[1.0], [-1.0], [0.0]])
     assert logits.relative_residuals(np.array([[4.0, 1.0, -2.0]]), span)[0] ** 2 == pytest.approx(1 - 4.5 / 18)
 
 

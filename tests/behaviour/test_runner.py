@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,17 @@ def test_answers_are_greedy_one_token_at_a_time(runners: Mapping[str, Runner]) -
     for _ in range(5):
         text += model.next_tokens([text], most=1)[0].top[0][0]
     assert said == text.removeprefix("The ")
+
+
+@pytest.mark.parametrize("places", [True, False])
+def test_answers_are_those_of_each_prompt_alone(
+    places: bool, runners: Mapping[str, Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = runners["base"], ["The number", "A", "What is the largest of these", "One two three"]
+    alone = [model.answers([one], most=6)[0] for one in asked]
+    if not places:
+        monkeypatch.setattr("kinprint.behaviour.runner.signature", lambda _: SimpleNamespace(parameters={}))
+    assert model.answers(asked, most=6) == alone
 
 
 def test_likelihoods_are_mean_log_probabilities_of_the_tokens_that_follow(runners: Mapping[str, Runner]) -> None:

@@ -30,7 +30,6 @@ from kinprint.alignment.vocabulary import shared_tokens
 from kinprint.behaviour.method import BehaviourMethod
 from kinprint.behaviour.runner import Runner
 from kinprint.canonical import method_id
-from kinprint.linalg.products import tall_qr
 from kinprint.shapes import Float, Float64
 from kinprint.types import MethodResult, Value
 
@@ -39,8 +38,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 THRESHOLDS = (150, 200, 250, 300)
 PUBLISHED_VOCABULARY = 32_000
 SEED = 0
-_ROWS, _TOKENS = 64, 1 << 14
+_ROWS, _TOKENS = 64, 1 << 13
 """Rows of logits and tokens that are worked through at once."""
+
+_LEAST = 1e-12
+"""Share of the largest squared length below which a direction of the columns is rounding."""
 
 _NAME = "logits"
 _ID = method_id(_NAME, 1, e=THRESHOLDS[0], seed=SEED, vocabulary=PUBLISHED_VOCABULARY)
@@ -63,11 +65,10 @@ def measure(suspect: Runner, base: Runner, probes: Sequence[str]) -> MethodResul
         return METHOD.not_applicable(
             f"{len(here)} shared tokens for {width} coordinates: nearly everything lies in such a span"
         )
-    span_VD = _span(matrix_VD[there])
-    left = relative_residuals(logits_NV[:, here], span_VD)
-    own = relative_residuals(own_NV[:, there], span_VD)
-    span_VD = _span(np.random.default_rng(SEED).standard_normal((len(there), width), dtype=np.float32))
-    by_chance = relative_residuals(logits_NV[:, here], span_VD)
+    held_SD = matrix_VD[there]
+    left, own = relative_residuals(logits_NV[:, here], held_SD), relative_residuals(own_NV[:, there], held_SD)
+    held_SD = np.random.default_rng(SEED).standard_normal((len(there), width), dtype=np.float32)
+    by_chance = relative_residuals(logits_NV[:, here], held_SD)
     limits = [threshold / PUBLISHED_VOCABULARY**0.5 for threshold in THRESHOLDS]
     values = [
         Value(
@@ -104,33 +105,36 @@ def measure(suspect: Runner, base: Runner, probes: Sequence[str]) -> MethodResul
     )
 
 
-def relative_residuals(logits_NV: Float[Array, "N V"], span_VD: Float[Array, "V D"]) -> Float64[Array, " N"]:
-    """Return the share of each centred logit vector's length that is left outside an orthonormal span, 0 to 1.
+def relative_residuals(logits_NV: Float[Array, "N V"], matrix_VD: Float[Array, "V D"]) -> Float64[Array, " N"]:
+    """Return the share of each centred logit vector's length that no sum of a matrix's centred columns gives, 0 to 1.
 
     Example:
-        >>> span = np.array([[1.0], [-1.0]]) / 2**0.5
-        >>> relative_residuals(np.array([[5.0, 1.0]]), span).round(6).tolist()
+        >>> relative_residuals(np.array([[5.0, 1.0]]), np.array([[3.0], [-1.0]])).round(6).tolist()
         [0.0]
     """
+    # Vocabularies are large: by blocks of tokens, and float64 since what is left over may be tiny.
+    blocks = [slice(start, start + _TOKENS) for start in range(0, len(matrix_VD), _TOKENS)]
+    mean_D = matrix_VD.mean(axis=0, dtype=np.float64)
+    gram_DD = np.zeros((len(mean_D), len(mean_D)))
+    for block in blocks:
+        about_BD = matrix_VD[block] - mean_D
+        gram_DD += about_BD.T @ about_BD
+    # An orthonormal basis of the columns' span is (matrix - mean) @ half; what rounding leaves of others is no column.
+    lengths_D, vectors_DD = np.linalg.eigh(gram_DD)
+    kept = lengths_D > _LEAST * lengths_D[-1]
+    half_DR = vectors_DD[:, kept] / np.sqrt(lengths_D[kept])
     found = np.ones(len(logits_NV))
     for first in range(0, len(found), _ROWS):
-        rows_RV = logits_NV[first : first + _ROWS].astype(np.float64)  # what is left over may be tiny
-        rows_RV -= rows_RV.mean(axis=1, keepdims=True)
-        norms_R = np.linalg.norm(rows_RV, axis=1)
-        rows_RV /= np.where(norms_R > 0, norms_R, 1.0)[:, None]
-        # Vocabularies are large: in float64 by blocks of tokens, the span as it is stored.
-        blocks = [slice(start, start + _TOKENS) for start in range(0, len(span_VD), _TOKENS)]
-        inside_RD = np.sum([rows_RV[:, block] @ span_VD[block].astype(np.float64) for block in blocks], axis=0)
+        rows_KV = logits_NV[first : first + _ROWS].astype(np.float64)
+        rows_KV -= rows_KV.mean(axis=1, keepdims=True)
+        norms_K = np.linalg.norm(rows_KV, axis=1)
+        rows_KV /= np.where(norms_K > 0, norms_K, 1.0)[:, None]
+        products_KD = np.sum([rows_KV[:, block] @ (matrix_VD[block] - mean_D) for block in blocks], axis=0)
+        inside_KD = products_KD @ half_DR @ half_DR.T
         for block in blocks:
-            rows_RV[:, block] -= inside_RD @ span_VD[block].T.astype(np.float64)
-        found[first : first + _ROWS] = np.where(norms_R > 0, np.linalg.norm(rows_RV, axis=1), 1.0)
+            rows_KV[:, block] -= inside_KD @ (matrix_VD[block] - mean_D).T
+        found[first : first + _ROWS] = np.where(norms_K > 0, np.linalg.norm(rows_KV, axis=1), 1.0)
     return found
-
-
-def _span(matrix_VD: Array) -> Array:
-    about = matrix_VD - matrix_VD.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-    # Twice: an ill-conditioned output matrix leaves columns that are not quite orthonormal in float32.
-    return tall_qr(tall_qr(about)[0])[0]
 
 
 def _shared_ids(suspect: Runner, base: Runner, mine: int, theirs: int) -> tuple[tuple[Array, Array] | None, str]:

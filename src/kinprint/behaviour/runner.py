@@ -475,7 +475,12 @@ class Runner:
         return [self.text(row[row >= 0].tolist()) for row in tokens]
 
     def _generate(self, ids: Sequence[Sequence[int]], most: int) -> list[list[int]]:
-        """Return greedy continuations. Prompts of one length go together, so that none is padded."""
+        """Return greedy continuations.
+
+        Shorter prompts are padded on their left where the model can be told places, which leaves what it says as it
+        is; elsewhere prompts of one length go together. One pass for each token reads all weights, so that few large
+        batches take a fraction of the time of many small ones.
+        """
         torch, transformers = extra("torch"), extra("transformers")
         end = self._tokenizer.eos_token_id
         # Not the checkpoint's own settings, which may ask for sampling, penalties or beams.
@@ -483,19 +488,23 @@ class Runner:
             do_sample=False, num_beams=1, max_new_tokens=most, eos_token_id=end, pad_token_id=0 if end is None else end
         )
         found: list[list[int]] = [[] for _ in ids]
-        by_length: dict[int, list[int]] = {}
-        for number, one in enumerate(ids):
-            by_length.setdefault(len(one), []).append(number)
+        padded = "position_ids" in signature(self._module.forward).parameters
+        together: dict[int, list[int]] = {}
+        for number in sorted(range(len(ids)), key=lambda number: len(ids[number])):
+            together.setdefault(0 if padded else len(ids[number]), []).append(number)
         groups = [
             numbers[first : first + self._batch]
-            for numbers in by_length.values()
+            for numbers in together.values()
             for first in range(0, len(numbers), self._batch)
         ]
         with _steady(torch):
             for done, numbers in enumerate(groups):
                 self._tell(f"answers of {self.name}", done, len(groups))
-                fed = torch.tensor([list(ids[number]) for number in numbers], device=self._device)
-                said = self._module.generate(fed, attention_mask=torch.ones_like(fed), generation_config=greedy)
+                longest = max(len(ids[number]) for number in numbers)
+                rows = [[0] * (longest - len(ids[number])) + list(ids[number]) for number in numbers]
+                mask = [[0] * (longest - len(ids[number])) + [1] * len(ids[number]) for number in numbers]
+                fed, seen = (torch.tensor(one, device=self._device) for one in (rows, mask))
+                said = self._module.generate(fed, attention_mask=seen, generation_config=greedy)
                 for number, row in zip(numbers, said[:, fed.shape[1] :].tolist(), strict=True):
                     found[number] = row[: row.index(end)] if end in row else row
         self._tell(f"answers of {self.name}", len(groups), len(groups))
