@@ -18,7 +18,16 @@ from kinprint import api
 from kinprint.report.html import page
 from kinprint.report.html.charts import Line, curves, layer_strips
 from kinprint.report.html.markup import tag
-from kinprint.types import Comparison, LayerMapInfo, LayerMatch
+from kinprint.types import (
+    Behaviour,
+    Comparison,
+    ControlPair,
+    LayerMapInfo,
+    LayerMatch,
+    MethodResult,
+    ProbeInfo,
+    Value,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KINPRINT = Path(sys.executable).with_name("kinprint")
@@ -165,6 +174,30 @@ def test_what_was_not_measured_leaves_its_section_out() -> None:
     names = [name for name in Parsed(page(bare)).ids() if not name.endswith("-title")]
     assert names == ["verdict", "models", "evidence", "limits", "reproduce"]
     assert "verdict" not in Parsed(page(comparison.model_copy(update={"verdict": None}))).ids()
+
+
+def test_behaviour_stands_on_an_axis_of_its_own(derived: Comparison) -> None:
+    value = Value(name="similarity", value=0.9, kind="similarity", identical=1.0)
+    method = MethodResult(method="reef", id="reef/v1", status="measured", values=(value,))
+    third = method.model_copy(update={"values": (value.model_copy(update={"value": 0.25}),)})
+    behaviour = Behaviour(
+        kinprint_version="0",
+        suspect="s",
+        base="b",
+        suspect_identity="sha256:1",
+        base_identity="sha256:2",
+        probes=ProbeInfo(name="ours", licence="CC0", digest="sha256:3", asked=3, given=4),
+        methods=(method,),
+        control_pairs=(ControlPair(side="base", control=HOSTILE, methods=(third,)),),
+        summary="By 1 of 1 methods the pair is closer.",
+    )
+    parsed = Parsed(page(derived.model_copy(update={"behaviour": behaviour})))
+    text = " ".join(parsed.text)
+    assert "behaviour" in parsed.ids()
+    assert "enters no verdict" in text
+    assert "0.9000" in text
+    assert "0.2500" in text
+    assert "3 of 4 probes of ours" in text
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------
