@@ -65,10 +65,12 @@ def measure(suspect: Runner, base: Runner, probes: Sequence[str]) -> MethodResul
         return METHOD.not_applicable(
             f"{len(here)} shared tokens for {width} coordinates: nearly everything lies in such a span"
         )
-    held_SD = matrix_VD[there]
-    left, own = relative_residuals(logits_NV[:, here], held_SD), relative_residuals(own_NV[:, there], held_SD)
+    held_SD = _taken(matrix_VD, there)
+    left = relative_residuals(_taken(logits_NV.T, here).T, held_SD)
+    own = relative_residuals(_taken(own_NV.T, there).T, held_SD)
+    del held_SD  # as large as an output matrix
     held_SD = np.random.default_rng(SEED).standard_normal((len(there), width), dtype=np.float32)
-    by_chance = relative_residuals(logits_NV[:, here], held_SD)
+    by_chance = relative_residuals(_taken(logits_NV.T, here).T, held_SD)
     limits = [threshold / PUBLISHED_VOCABULARY**0.5 for threshold in THRESHOLDS]
     values = [
         Value(
@@ -135,6 +137,11 @@ def relative_residuals(logits_NV: Float[Array, "N V"], matrix_VD: Float[Array, "
             rows_KV[:, block] -= inside_KD @ (matrix_VD[block] - mean_D).T
         found[first : first + _ROWS] = np.where(norms_K > 0, np.linalg.norm(rows_KV, axis=1), 1.0)
     return found
+
+
+def _taken(rows: Array, ids: Array) -> Array:
+    """Return some rows; where they are all rows in order, as they are, since a vocabulary's matrix is large."""
+    return rows if np.array_equal(ids, np.arange(len(rows))) else rows[ids]
 
 
 def _shared_ids(suspect: Runner, base: Runner, mine: int, theirs: int) -> tuple[tuple[Array, Array] | None, str]:

@@ -196,7 +196,7 @@ def _layers(comparison: Comparison, verdict: Verdict) -> Content:
         finding = f"{derived} of {len(found.layers)} layers come from layers of the base" + (
             f": {named}." if derived else "; where the nearest ones stand is a guess."
         )
-        caption = " A straight diagonal is the same order; a step is a cut or a repeat. The fuller the colour, the more alike."
+        caption = " A diagonal is the same order, a step a cut or a repeat. The fuller the colour, the more alike."
         drawn.append(figure(finding, layer_map(found, base_layers), caption))
         rows = {
             "attention heads": [one.heads for one in found.layers],
