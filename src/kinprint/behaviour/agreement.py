@@ -16,7 +16,8 @@ McNemar's test, one-sided and exact. It is 2^-(b + c) at the least and never 0. 
 corrected by Holm; the finding rests on the largest, since the base must stand out from every control.
 
 Prompts say nothing of how models differ: one control may be better, or nearer by chance, than another, and b is then
-larger than c although nothing was copied. The rank of the base among the controls needs no prompt to be exchangeable:
+larger than c although nothing was copied: on independent models p is too small (docs/behaviour.md). The rank of the
+base among the controls needs no prompt to be exchangeable:
 
     p = (1 + controls that agree with the suspect as often as the base, or oftener) / (1 + C),
 
@@ -60,6 +61,10 @@ NULL = (
 DEFEATS = (
     "agreement is no descent: distillation from the base and training on the same data raise it without a common "
     "weight, long further training lowers it; controls must be like the base in size, data and tokenizer"
+)
+UNITS = (
+    "log10 p takes prompts for the units: it is about these controls, and too small on independent models; the "
+    "rank takes models for the units"
 )
 REPEATS = "prompts that are variations of a few count as many and make p too small"
 
@@ -131,8 +136,10 @@ def compare(
         values=(
             _similarity("agreement with the base", shares[0], f"of {len(tokens)} prompts"),
             _p_value("log10 p", max(adjusted), alpha),
+            _statistic(
+                "log10 p by rank", log10_rank(shares), f"of the base among {len(controls)} controls; units are models"
+            ),
             _statistic("agreement with the nearest control", shares[1 + nearest], controls[nearest].name),
-            _statistic("log10 p by rank", log10_rank(shares), f"of the base among {len(controls)} controls"),
         ),
         controls=(
             _p_value("log10 p, every doubt for the controls", max(holm([each.log10_p for each in lenient])), alpha),
@@ -143,7 +150,7 @@ def compare(
             ),
         ),
         tables=(_table(controls, shares, strict, adjusted, lenient),),
-        notes=(NULL, DEFEATS, *_notes(prompts, asked, answered)),
+        notes=(NULL, UNITS, DEFEATS, *_notes(prompts, asked, answered)),
         source=SOURCE,
     )
 
@@ -265,4 +272,6 @@ def _statistic(name: str, number: float, note: str) -> Value:
 
 def _p_value(name: str, log10_p: float, alpha: float) -> Value:
     found = "more often than with every control" if log10_p <= math.log10(alpha) else "not more often than with each"
-    return _statistic(name, log10_p, f"largest after Holm; at alpha {alpha:g} the suspect agrees {found}")
+    return _statistic(
+        name, log10_p, f"largest after Holm, units are prompts; at alpha {alpha:g} the suspect agrees {found}"
+    )

@@ -71,7 +71,7 @@ def _figure(result: CalibrationResult, draws: Sequence[Draw]) -> Any:  # noqa: A
         for row in rows:
             held = [draw.p for draw in draws if (draw.test, draw.zoo) == (test, row.zoo) and draw.p is not None]
             _panel(axis, row, held, zoos.index(row.zoo))
-        axis.set_title(clean(rows[0].name).replace(" in stored order, ", ":\n"))
+        axis.set_title(clean(rows[0].name).replace(" in stored order, ", ": ").replace(": ", ":\n", 1))
         axis.set_ylim(bottom=0)
         axis.set_xlim(left=0)
         axis.legend(loc="upper left", frameon=False, fontsize=6.5, handletextpad=0.2)
