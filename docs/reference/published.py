@@ -43,6 +43,7 @@ LEAFBENCH: tuple[tuple[str, float, float, float, float, str], ...] = (
 BEHAVIOUR: tuple[tuple[str, float | None, float | None, float | None, str], ...] = (
     ("REEF", 0.896, 0.915, 0.961, "reef: similarity"),
     ("Logits", None, None, 0.9268, "logits: similarity"),
+    ("next-token overlap", None, None, None, "next-token: similarity"),
     ("QueRE", None, None, 0.9157, "quere: similarity"),
     ("SeedPrints", None, 0.992, None, "seedprint: similarity"),
     ("TensorGuard's gradients", 0.798, 0.801, None, "gradient: similarity"),

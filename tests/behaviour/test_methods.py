@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinprint.behaviour import attndiff, gradient, logits, quere, reef, seedprint
+from kinprint.behaviour import attndiff, gradient, logits, next_token, quere, reef, seedprint
 from kinprint.behaviour.axis import METHODS, standing, summary
 from kinprint.behaviour.black_box import NextToken
 from kinprint.behaviour.runner import Runner
@@ -37,7 +37,7 @@ def measured(
 # -- on models -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["reef", "logits", "quere", "attndiff", "seedprint", "gradient"])
+@pytest.mark.parametrize("name", list(METHODS))
 def test_a_model_is_like_itself(runners: Mapping[str, Runner], probes: list[str], name: str) -> None:
     result = METHODS[name].run(runners["base"], runners["base"], probes)
     for value in result.values:
@@ -55,11 +55,12 @@ def test_a_copy_that_keeps_the_function_behaves_alike(runners: Mapping[str, Runn
     said = measured(runners, pair, "logits", probes)
     assert said["similarity"] == 1.0
     assert said["mean explained"] > 0.999
+    assert measured(runners, pair, "next-token", probes)["similarity"] > 0.999
     assert measured(runners, pair, "quere", probes)["similarity"] > 0.99
     assert measured(runners, pair, "attndiff", probes)["similarity"] > 0.999
 
 
-@pytest.mark.parametrize("name", ["reef", "attndiff", "gradient", "quere"])
+@pytest.mark.parametrize("name", ["reef", "attndiff", "gradient", "quere", "next-token"])
 def test_a_child_is_nearer_than_a_twin(runners: Mapping[str, Runner], probes: list[str], name: str) -> None:
     child, twin = (measured(runners, (suspect, "base"), name, probes)["similarity"] for suspect in ("child", "twin"))
     assert child > twin
@@ -147,6 +148,36 @@ def test_by_hand_a_residual() -> None:
     # (3, 0, -3) centred lies half along (1, -1, 0): 9/2 of 18 is explained.
     span = np.array([[1.0], [-1.0], [0.0]])
     assert logits.relative_residuals(np.array([[4.0, 1.0, -2.0]]), span)[0] ** 2 == pytest.approx(1 - 4.5 / 18)
+
+
+# -- next-token ----------------------------------------------------------------------------------------------------
+
+
+def test_overlap_by_hand_counts_what_only_one_vocabulary_has_as_different() -> None:
+    mine, theirs = np.log([[0.5, 0.25, 0.25]]), np.log([[0.5, 0.5]])
+    # Token 2 of the first is token 0 of the second, 0 is 1, and 1 has no counterpart: min(.25, .5) + min(.5, .5).
+    assert next_token.overlaps(mine, theirs, np.array([2, 0]), np.array([0, 1]))[0] == pytest.approx(0.75)
+
+
+@given(seed=seeds, shift=st.floats(-50, 50))
+@settings(max_examples=30, deadline=None)
+def test_overlap_ignores_a_shift_of_logits_and_the_order_of_tokens(seed: int, shift: float) -> None:
+    rng = np.random.default_rng(seed)
+    mine, theirs = rng.standard_normal((2, 5, 12))
+    order, ids = rng.permutation(12), np.arange(12)
+    plain = next_token.overlaps(mine, theirs, ids, ids)
+    np.testing.assert_allclose(next_token.overlaps(mine + shift, theirs[:, order], order, ids), plain, atol=1e-9)
+    assert (plain < 1).all()
+
+
+def test_overlap_and_agreement_of_other_probes_are_the_control(
+    runners: Mapping[str, Runner], probes: list[str]
+) -> None:
+    result = METHODS["next-token"].run(runners["child"], runners["base"], probes)
+    own, chance = result.values[0].value, result.controls[0].value
+    assert own is not None
+    assert chance is not None
+    assert own > chance
 
 
 # -- quere ---------------------------------------------------------------------------------------------------------

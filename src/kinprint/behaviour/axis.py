@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from kinprint.behaviour import attndiff, gradient, logits, quere, reef, seedprint
+from kinprint.behaviour import attndiff, gradient, logits, next_token, quere, reef, seedprint
 from kinprint.behaviour.black_box import BlackBox
 from kinprint.behaviour.method import BehaviourMethod
 from kinprint.behaviour.probes import ProbeSet
@@ -18,6 +18,7 @@ METHODS: Mapping[str, BehaviourMethod] = {
     for method in (
         reef.METHOD,
         logits.METHOD,
+        next_token.METHOD,
         quere.METHOD,
         attndiff.METHOD,
         seedprint.METHOD,

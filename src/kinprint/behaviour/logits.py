@@ -56,7 +56,7 @@ def measure(suspect: Runner, base: Runner, probes: Sequence[str]) -> MethodResul
     """
     matrix_VD = base.output_matrix
     logits_NV, own_NV = suspect.run(probes).logits, base.run(probes).logits
-    ids, note = _shared_ids(suspect, base, logits_NV.shape[1], len(matrix_VD))
+    ids, note = shared_ids(suspect, base, logits_NV.shape[1], len(matrix_VD))
     if ids is None:
         return METHOD.not_applicable(note)
     here, there = ids
@@ -144,7 +144,8 @@ def _taken(rows: Array, ids: Array) -> Array:
     return rows if np.array_equal(ids, np.arange(len(rows))) else rows[ids]
 
 
-def _shared_ids(suspect: Runner, base: Runner, mine: int, theirs: int) -> tuple[tuple[Array, Array] | None, str]:
+def shared_ids(suspect: Runner, base: Runner, mine: int, theirs: int) -> tuple[tuple[Array, Array] | None, str]:
+    """Return the ids of the tokens that two models share, in each, and how they were told; None where nothing tells."""
     words = suspect.checkpoint.vocabulary, base.checkpoint.vocabulary
     if words[0] is not None and words[1] is not None:
         here, there = shared_tokens(words[0], words[1])
