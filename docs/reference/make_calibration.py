@@ -22,19 +22,24 @@ from kinprint.evidence.calibration import FILE, CalibratedTest, CalibratedTests
 
 DOCS = Path(__file__).parents[1]
 PACKAGED = DOCS.parent / "src" / "kinprint" / "evidence" / FILE
+OTHERS = {"students"}
+"""Blocks that another command fills."""
+
 MARKED = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 
 def filled(document: str, contents: Mapping[str, str]) -> str:
-    """Return a document with every marked block replaced.
+    """Return a document with every marked block replaced; in docs/behaviour.md others have blocks too.
 
     Raises:
         ValueError: The document and the tables do not agree on the names of blocks.
     """
-    places = {name for _, name, _ in MARKED.findall(document)}
+    places = {name for _, name, _ in MARKED.findall(document)} - OTHERS
     if differing := sorted(places ^ set(contents)):
         raise ValueError(f"the page and the tables do not agree on {', '.join(differing)}")
-    return MARKED.sub(lambda found: f"{found[1]}\n{contents[found[2]]}\n\n{found[3]}", document)
+    return MARKED.sub(
+        lambda found: f"{found[1]}\n{contents[found[2]]}\n\n{found[3]}" if found[2] in contents else found[0], document
+    )
 
 
 def behaviour_blocks(result: CalibrationResult) -> dict[str, str]:

@@ -101,8 +101,7 @@ def test_the_page_is_written_from_kept_results_and_nothing_else_in_it_is_touched
     results, page = tmp_path / "kept.json", tmp_path / "page.md"
     results.write_text(json.dumps({"start": kept}))
     page.write_text("before\n<!-- begin: cost -->\nold\n<!-- end: cost -->\nafter\n")
-    tasks = ("start", "llama", "large", "hub", "mistral", "separation", "smollm2", "growth")
-    without = [word for task in tasks for word in ("--without", task)]
+    without = [word for task in cost.TASKS for word in ("--without", task)]
     command = [sys.executable, str(SCRIPT), *without, "--json", str(results), "--write", str(page)]
     done = subprocess.run([*command, "--work", str(tmp_path / "work")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
