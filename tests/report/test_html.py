@@ -94,6 +94,7 @@ def test_the_verdict_stands_first_with_its_error_rate_and_all_evidence_follows(d
         assert model.content_digest is not None
         assert model.content_digest in text
     assert "kinprint compare" in text
+    assert "--alpha 1e-06" in text
     assert "none of 300 independent pairs reaches that" in text
 
 
@@ -228,6 +229,15 @@ def test_curves_leave_gaps_where_nothing_was_measured() -> None:
     assert len(attributes_of(drawn, "circle")) == 5
     assert curves([Line("suspect", [None], "suspect")], "layer") == ""
     assert len(attributes_of(layer_strips({"heads": [0.5, None]}), "rect")) == 1
+
+
+def test_a_command_names_the_commit_that_was_read(derived: Comparison) -> None:
+    held: dict[str, Any] = json.loads(derived.model_dump_json())
+    held["suspect"]["location"], held["base"]["location"] = "org/one", "org/two@main"
+    for side in ("suspect", "base"):
+        held["verdict"]["reading"][side]["revision"] = "c0ffee"
+    text = " ".join(Parsed(page(Comparison.model_validate(held))).text)
+    assert "kinprint compare org/one@c0ffee org/two@c0ffee" in text
 
 
 def test_elements_by_hand() -> None:

@@ -402,16 +402,30 @@ def _limits(verdict: Verdict | None) -> Content:
 
 
 def _reproduce(comparison: Comparison) -> Content:
-    words = ["kinprint", "compare", comparison.suspect.location, comparison.base.location]
+    verdict = comparison.verdict
+    reading = verdict.reading if verdict is not None else None
+    revisions = (reading.suspect.revision, reading.base.revision) if reading is not None else (None, None)
+    pair = zip((comparison.suspect, comparison.base), revisions, strict=True)
+    words = ["kinprint", "compare", *(_pinned(model.location, revision) for model, revision in pair)]
     for model in comparison.controls:
         words += ["--control", model.location]
-    verdict = comparison.verdict
+    if verdict is not None:
+        words += ["--alpha", f"{verdict.alpha:g}"]
     ids = [one.id for one in (verdict.evidence if verdict is not None else ())] + [one.id for one in comparison.methods]
     return [
         tag("pre", shlex.join(words)),
+        tag(
+            "p",
+            "Options that choose what is read (--quick, --thorough, --budget, --component, ...) are not in the record.",
+        ),
         tag("p", "Seeds and every setting that changes a number are in the ids of the tests and methods:"),
         _list([("kinprint", comparison.kinprint_version), *(("id", tag("code", one)) for one in dict.fromkeys(ids))]),
     ]
+
+
+def _pinned(location: str, revision: str | None) -> str:
+    """Return a place with the commit that was read, where it is a repository's: what it was named by may move."""
+    return location if revision is None else f"{location.partition('@')[0]}@{revision}"
 
 
 # -- lists and tables ------------------------------------------------------------------------------------------------
