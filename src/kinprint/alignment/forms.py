@@ -41,8 +41,9 @@ FORMS: tuple[Form, ...] = ("qk", "vo", "ud", "gate")
 WRITING: tuple[Form, ...] = ("vo", "ud")
 """Forms whose rows are written to the stream; all others only read it."""
 
-WIDE = 1024
-"""Width beyond which a model is wide: forms are kept as factors, and layers hold a sample of units."""
+WIDE = 512
+"""Width beyond which a model is wide: forms are kept as factors, and layers hold a sample of units. At least
+``WIDE_DIRECTIONS`` less one. Not much more either: whole layers of 1,024 take ten times as long as samples of them."""
 
 WIDE_DIRECTIONS = 512
 """Directions of the common bases of two wide models: cosines in them are right to 1 / sqrt(512)."""

@@ -24,7 +24,7 @@ ASKED = "verdict"
 
 VALUE = "size"
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a test, the plan or the rule gives another verdict on the same pair."""
 
 MODE: Mode = "default"
