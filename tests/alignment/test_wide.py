@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from unittest.mock import patch
 
 import numpy as np
@@ -11,17 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.models import Sizes, disguised, noisy, random
-from kinprint.alignment import forms, unit_basis
+from kinprint.alignment import forms, trunk, unit_basis
 from kinprint.alignment.basis import Basis, from_rows, in_basis, turned
 from kinprint.alignment.forms import WIDE, WIDE_DIRECTIONS, Factors
-from kinprint.alignment.trunk import MOST_UNITS, Trunk, forms_of, read_layer
+from kinprint.alignment.trunk import MOST_UNITS, Attention, Trunk, forms_of, read_layer, same_groups
 from kinprint.alignment.unit_basis import UnitTables, match_by_properties
-from kinprint.evidence import matched
+from kinprint.checkpoint import Array
+from kinprint.evidence import exact_groups, matched
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.sizes import matched_heads, matched_units
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
 from kinprint.linalg.products import unit_rows
 from kinprint.transform import ModelState
+from methods import tiny
 
 SIZES = Sizes(layers=2, hidden=WIDE + 32, heads=8, kv_heads=4, head_dim=16, ffn=MOST_UNITS + 100, vocab=1400)
 seeds = st.integers(0, 2**32 - 1)
@@ -168,3 +170,96 @@ def test_the_stored_basis_of_wide_models_is_a_projection(base: ModelState) -> No
     assert isinstance(basis, Basis)
     assert basis.directions == WIDE_DIRECTIONS
     np.testing.assert_allclose(basis.suspect_AK.T @ basis.suspect_AK, np.eye(WIDE_DIRECTIONS), atol=1e-5)
+
+
+# -- more groups than there is room for --------------------------------------------------------------------------------
+
+MANY = Sizes(layers=2, hidden=WIDE + 32, heads=24, kv_heads=12, head_dim=16, ffn=64, vocab=1400)
+
+
+@pytest.fixture
+def room_for_eight() -> Iterator[None]:
+    with patch.object(trunk, "MOST_ENTRIES", 8 * MANY.head_dim * MANY.hidden):
+        yield
+
+
+@pytest.fixture(scope="module")
+def many() -> ModelState:
+    return random("llama", 1, sizes=MANY)
+
+
+def sizes_of(attention: Attention) -> Array:
+    left, right = attention.group_factors("qk")
+    return np.linalg.norm(np.einsum("gcd,gce->gde", left, right), axis=(1, 2))
+
+
+@pytest.mark.usefixtures("room_for_eight")
+def test_of_many_groups_the_largest_are_held_whatever_their_numbers_and_gauges(many: ModelState) -> None:
+    gauges = ["kv-group-permutation", "query-head-permutation", "qk-gauge", "vo-gauge"]
+    held = [Trunk(state.view(np.float32)).layer(0).attention for state in (many, disguised(many, names=gauges))]
+    assert all(one is not None and one.kv_heads == 8 and one.count == 12 for one in held)
+    whole = read_layer(many.view(np.float32), 0).attention
+    assert whole is not None
+    expected = np.sort(sizes_of(whole))[-8:]
+    for one in held:
+        assert one is not None
+        np.testing.assert_allclose(np.sort(sizes_of(one)), expected, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("room_for_eight")
+def test_groups_that_are_held_are_what_the_whole_layer_has_under_their_numbers(many: ModelState) -> None:
+    view = many.view(np.float32)
+    some, whole = (read_layer(view, 1, wide=True).attention, read_layer(view, 1).attention)
+    assert some is not None
+    assert whole is not None
+    assert some.numbers is not None
+    for form in ("qk", "vo"):
+        for mine, all_of in zip(some.group_factors(form), whole.group_factors(form), strict=True):
+            np.testing.assert_allclose(mine, all_of[some.numbers], rtol=1e-3, atol=1e-4)
+
+
+def test_by_hand_two_layers_have_the_groups_whose_numbers_both_hold() -> None:
+    rows = np.arange(6, dtype=np.float32)[:, None] * np.ones(2, np.float32)
+    first = Attention(rows, rows, rows, rows, 3, 3, np.array([1, 4, 7]), 9)  # two rows a group
+    second = Attention(rows[:4], rows[:4], rows[:4], rows[:4], 2, 2, np.array([0, 7]), 9)
+    both = same_groups(first, second)
+    assert both is not None
+    assert [one.numbers.tolist() for one in both if one.numbers is not None] == [[7], [7]]
+    assert both[0].k_KD[:, 0].tolist() == [4, 5]
+    assert both[1].k_KD[:, 0].tolist() == [2, 3]
+    assert same_groups(first, Attention(rows, rows, rows, rows, 3, 3)) is None
+
+
+@pytest.mark.usefixtures("room_for_eight")
+def test_a_copy_is_found_by_the_groups_that_are_held_and_a_stranger_is_not(many: ModelState) -> None:
+    changed = disguised(noisy(many, 0.1))
+    for suspect, found in ((changed, True), (random("llama", 7, sizes=MANY), False)):
+        sizes = matched.measure(Pair.of(suspect.view(np.float32), many.view(np.float32))).all()
+        assert (sizes["heads"] > 0.3) == found
+        assert found or sizes["heads"] < 0.1
+    for suspect, found in ((noisy(many, 0.3), True), (random("llama", 7, sizes=MANY), False)):
+        pair = Pair.of(suspect.view(np.float32), many.view(np.float32))
+        basis = pair.basis("stored")
+        assert isinstance(basis, Basis)
+        tables = exact_groups.score_tables(pair, basis)
+        assert tables
+        assert all(2 <= len(table) <= 8 for _, table in tables)
+        evidence = exact_groups.test(pair, basis, "stored", -6.0)
+        assert evidence.log10_p is not None
+        assert (evidence.log10_p < -2.9) == found
+
+
+def test_inner_products_of_a_latent_projection_are_those_of_it_multiplied_out() -> None:
+    view = tiny.model(tiny.latent(0), **tiny.LATENT)
+    size = view.heads_at(0)
+    assert size is not None
+    for role in ("attn.q", "attn.k"):
+        rows = view.array(role, 0, fold=True).reshape(size.kv_heads, -1, view.shape(role, 0)[1])
+        grams = np.stack(list(trunk._grams(view, role, 0, size.kv_heads, 1)))
+        np.testing.assert_allclose(grams, np.einsum("gcd,ged->gce", rows, rows), rtol=1e-3, atol=1e-3)
+    held = trunk._largest_groups(view, 0, size, 2, {})
+    whole = read_layer(view, 0).attention
+    assert whole is not None
+    assert held.numbers is not None
+    np.testing.assert_allclose(held.v_KD, whole.only(held.numbers).v_KD, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(held.o_HD, whole.only(held.numbers).o_HD, rtol=1e-3, atol=1e-4)

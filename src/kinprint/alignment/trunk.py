@@ -7,14 +7,16 @@ What a layer computes does not depend on how its heads, units and coordinates ar
 change is in its forms (``kinprint.alignment.forms``).
 
 Of a model wider than ``WIDE`` a layer holds what fits: of grouped-query attention the sum of the query heads of each
-key/value group (and of the columns of the output matrix), which is all that the forms see of them, and of its MLPs at
-most ``MOST_UNITS`` units, those with the longest gate rows, whatever their numbers. A layer of a model of 70 billion
-parameters would take 3.4 GB in float32, and so takes a fifteenth of that.
+key/value group (and of the columns of the output matrix), which is all that the forms see of them; of more groups than
+``MOST_ENTRIES`` leave room for (many heads without a common key, or latent attention) those with the largest QK forms;
+and of its MLPs at most ``MOST_UNITS`` units, those with the longest gate rows. Groups and units are chosen whatever
+their numbers. A layer of a model of 70 billion parameters would take 3.4 GB in float32, and so takes a fifteenth of
+that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
@@ -32,7 +34,8 @@ from kinprint.alignment.forms import (
     in_axes,
     mlp_forms,
 )
-from kinprint.architecture import Geometry, ModelView
+from kinprint.architecture import Geometry, ModelView, PartKey
+from kinprint.architecture.geometry import Heads
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
@@ -41,6 +44,11 @@ from kinprint.shapes import Float, Float32, Float64, Int64
 
 MOST_UNITS = 1024
 """Most units that a layer of a wide model holds, of all its MLPs together."""
+
+MOST_ENTRIES = 1 << 24
+"""Most entries of one of the four matrices of attention that a layer of a wide model holds."""
+
+_LEAST_GROUPS = 2
 
 HELD_BYTES = 1 << 29
 """Bytes of layers, and of forms, that a trunk keeps; what was kept first makes room for what comes."""
@@ -59,7 +67,7 @@ class Attention:
     """One layer's attention, gains folded. ``o_HD`` holds the columns of the output matrix as rows.
 
     V and O are the rows of values and of what they are summed to: K and H, but where values have a head size of their
-    own.
+    own. ``numbers`` says which key/value groups these are where the layer holds some of ``count``.
     """
 
     q_HD: Float32[Array, "H D"]
@@ -68,6 +76,23 @@ class Attention:
     o_HD: Float32[Array, "O D"]
     heads: int
     kv_heads: int
+    numbers: Int64[Array, " G"] | None = None
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.count:
+            object.__setattr__(self, "count", self.kv_heads)
+
+    def only(self, places: Int64[Array, " L"]) -> Attention:
+        """Return some of the groups, by their places among those that are held."""
+
+        def cut(rows_ND: Array) -> Array:
+            return rows_ND.reshape(self.kv_heads, -1, rows_ND.shape[1])[places].reshape(-1, rows_ND.shape[1])
+
+        numbers = places if self.numbers is None else self.numbers[places]
+        q, k, v, o = (cut(one) for one in (self.q_HD, self.k_KD, self.v_KD, self.o_HD))
+        heads = len(places) * self.heads // self.kv_heads
+        return Attention(q, k, v, o, heads, len(places), numbers, self.count)
 
     def group_factors(self, form: Literal["qk", "vo"]) -> tuple[Float[Array, "G C D"], Float[Array, "G C D"]]:
         """Return (left, right) so that a key/value group's form is ``left[g].T @ right[g]``, summed over its heads."""
@@ -82,6 +107,17 @@ class Attention:
         left = grouped_query_sum(self.q_HD, **shape) if form == "qk" else grouped_output_sum(self.o_HD.T, **shape).T
         blocks = (self.kv_heads, size, -1)
         return left.reshape(blocks), right.reshape(blocks)
+
+
+def same_groups(first: Attention, second: Attention) -> tuple[Attention, Attention] | None:
+    """Return the groups of two layers that have the same numbers, in one order; None where they have not as many."""
+    if first.count != second.count:
+        return None
+    if first.numbers is None and second.numbers is None:
+        return first, second
+    held = [np.arange(one.count) if one.numbers is None else one.numbers for one in (first, second)]
+    _, here, there = np.intersect1d(*held, assume_unique=True, return_indices=True)
+    return first.only(here), second.only(there)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,14 +304,15 @@ def read_layer(
         view: The model.
         number: The layer.
         wide: Hold sums over the query heads of a group, and a sample of units; see the module.
-        chosen: Which units of a layer, MLP and expert were chosen before; those that are chosen now are added.
+        chosen: Which units of a layer, MLP and expert (and which groups of its attention) were chosen before; those
+            that are chosen now are added.
     """
     known = {} if chosen is None else chosen
     problems: list[str] = []
     attention: Attention | None = None
     mlps: list[Units] = []
     try:
-        attention = _attention(view, number, wide=wide)
+        attention = _attention(view, number, wide=wide, known=known)
     except NonFiniteError as error:
         problems.append(str(error))
     places = _mlps(view, number)
@@ -289,7 +326,9 @@ def read_layer(
     return Layer(attention, tuple(mlps), tuple(problems))
 
 
-def _attention(view: ModelView, number: int, *, wide: bool) -> Attention | None:
+def _attention(
+    view: ModelView, number: int, *, wide: bool, known: dict[tuple[int, str, int | None], Array]
+) -> Attention | None:
     size = view.heads_at(number)
     if size is None or size.heads % size.kv_heads or not all(view.has(role, number) for role in ("attn.v", "attn.o")):
         return None
@@ -299,6 +338,10 @@ def _attention(view: ModelView, number: int, *, wide: bool) -> Attention | None:
         return None
     if len({shapes["attn.o"][0], *(shapes[role][1] for role in ("attn.q", "attn.k", "attn.v"))}) > 1:
         return None  # reads or writes another stream
+    of_group = max(shapes["attn.k"][0], values) // size.kv_heads * shapes["attn.k"][1]
+    most = max(_LEAST_GROUPS, MOST_ENTRIES // max(1, of_group))
+    if wide and size.kv_heads > most:
+        return _largest_groups(view, number, size, most, known)
     k, v = (_single(view.array(role, number, fold=True)) for role in ("attn.k", "attn.v"))
     if wide and size.heads > size.kv_heads:
         q = _summed_queries(view, number, size.heads, size.kv_heads)
@@ -308,14 +351,64 @@ def _attention(view: ModelView, number: int, *, wide: bool) -> Attention | None:
     return Attention(q, k, v, _written(view, "attn.o", number), size.heads, size.kv_heads)
 
 
+def _largest_groups(
+    view: ModelView, number: int, size: Heads, most: int, known: dict[tuple[int, str, int | None], Array]
+) -> Attention:
+    """Return the key/value groups with the largest QK forms, query heads summed."""
+    key = number, "attn", None
+    if key not in known:
+        known[key] = np.sort(np.argsort(-_group_sizes(view, number, size), kind="stable")[:most])
+    chosen = known[key]
+
+    def rows(role: str, heads: int = 1) -> Array:
+        return np.concatenate([_group_rows(view, role, number, size.kv_heads, at, heads) for at in chosen.tolist()])
+
+    each = size.heads // size.kv_heads
+    written = view.shape("attn.o", number)[1] // size.kv_heads
+    columns = (chosen[:, None] * written + np.arange(written)).ravel()
+    out = _as_written(view, _single(view.chosen("attn.o", number, columns=columns)).T)
+    out = out.reshape(len(chosen), each, -1, out.shape[1]).sum(axis=1).reshape(-1, out.shape[1])
+    held = len(chosen)
+    return Attention(rows("attn.q", each), rows("attn.k"), rows("attn.v"), out, held, held, chosen, size.kv_heads)
+
+
+def _group_sizes(view: ModelView, number: int, size: Heads) -> Float64[Array, " G"]:
+    """Return the Frobenius norm of each group's QK form, which no gauge changes, one group at a time."""
+    queries = _grams(view, "attn.q", number, size.kv_heads, size.heads // size.kv_heads)
+    keys = _grams(view, "attn.k", number, size.kv_heads, 1)
+    return np.array(
+        [float(np.sqrt(max(0.0, float((q_CC * k_CC).sum())))) for q_CC, k_CC in zip(queries, keys, strict=True)]
+    )
+
+
+def _grams(view: ModelView, role: str, number: int, groups: int, heads: int) -> Iterator[Float64[Array, "C C"]]:
+    """Yield the inner products of each group's rows, its heads summed; of a product without multiplying it out."""
+    product = view.products.get(PartKey(role, number))
+    if product is None:
+        for at in range(groups):
+            rows_CD = _group_rows(view, role, number, groups, at, heads)
+            yield (rows_CD @ rows_CD.T).astype(np.float64)
+        return
+    gain_R = view.gain(product.norm, number)
+    right_RD = _single(view.array(product.right, number, fold=True) * gain_R[:, None])
+    inner_RR = right_RD @ right_RD.T
+    left_NR = _single(view.array(product.left, number))
+    for block_NR in left_NR.reshape(groups, -1, left_NR.shape[1]):
+        left_CR = block_NR.reshape(heads, -1, block_NR.shape[1]).sum(axis=0)
+        yield (left_CR @ inner_RR @ left_CR.T).astype(np.float64)
+
+
+def _group_rows(view: ModelView, role: str, number: int, groups: int, at: int, heads: int) -> Float32[Array, "C D"]:
+    """Return the rows of one key/value group, summed over its heads."""
+    each = view.shape(role, number)[0] // groups
+    rows_ND = _single(view.rows(role, number, rows=slice(at * each, (at + 1) * each), fold=True))
+    return rows_ND.reshape(heads, -1, rows_ND.shape[1]).sum(axis=0)
+
+
 def _summed_queries(view: ModelView, number: int, heads: int, kv_heads: int) -> Array:
     """Return the sum of the query heads of each key/value group, [K, D], without all heads in memory."""
-    group = view.shape("attn.q", number)[0] // kv_heads
-    sums: list[Array] = []
-    for first in range(0, group * kv_heads, group):
-        rows = _single(view.rows("attn.q", number, rows=slice(first, first + group), fold=True))
-        sums.append(rows.reshape(heads // kv_heads, -1, rows.shape[1]).sum(axis=0))
-    return np.concatenate(sums)
+    each = heads // kv_heads
+    return np.concatenate([_group_rows(view, "attn.q", number, kv_heads, at, each) for at in range(kv_heads)])
 
 
 def _summed_output(view: ModelView, number: int, kv_heads: int, values: int) -> Array:

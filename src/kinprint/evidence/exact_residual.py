@@ -24,7 +24,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kinprint.alignment.basis import Refusal, token_rows
-from kinprint.alignment.trunk import Layer, Trunk
+from kinprint.alignment.trunk import Layer, Trunk, same_groups
 from kinprint.alignment.unit_basis import match_by_properties
 from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
@@ -173,8 +173,10 @@ def _matrices(pair: Pair, facing: Facing, rows: str) -> Iterator[Array]:
 
 
 def _stored(pair: Pair, facing: Facing, mine: Layer, theirs: Layer) -> Iterator[tuple[Array, Array]]:
-    if mine.attention is not None and theirs.attention is not None:
-        a, b = mine.attention, theirs.attention
+    a, b = mine.attention, theirs.attention
+    if a is not None and b is not None and not (a.numbers is None and b.numbers is None):
+        a, b = same_groups(a, b) or (None, None)
+    if a is not None and b is not None:
         for left, right in ((a.q_HD, b.q_HD), (a.k_KD, b.k_KD), (a.v_KD, b.v_KD), (a.o_HD, b.o_HD)):
             if len(left) == len(right):
                 chosen = subset(len(left), ROWS) if pair.suspect.wide else slice(None)

@@ -21,9 +21,16 @@ def by_numbering(pair: Pair, scores: Sequence[tuple[Facing, Array]]) -> list[Arr
         return one_group(scores)
     owners: dict[int, Array] = {}
     for facing, table in scores:
-        owner = facing.suspect if pair.base.repeats else facing.base
+        owner = owner_of(pair, facing)
         owners[owner] = owners[owner] + table if owner in owners else table
     return list(owners.values())
+
+
+def owner_of(pair: Pair, facing: Facing) -> int:
+    """Return the layer whose numbering is permuted, of the model without repeated layers; -1 where both have some."""
+    if pair.base.repeats:
+        return -1 if pair.suspect.repeats else facing.suspect
+    return facing.base
 
 
 def one_group(scores: Sequence[tuple[Facing, Array]]) -> list[Array]:
