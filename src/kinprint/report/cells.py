@@ -172,9 +172,9 @@ def _print_list(table: RichTable, console: Console, told: Callable[[Sequence[str
     last = None
     for row in zip(*(map(str, column.cells) for column in table.columns), strict=True):
         first = row[0] if re.search("[^\\W\\d]", row[0]) else f"{names[0]} {row[0]}".strip()
-        if first != last:
+        if first != last and row[0]:
             hang("", first, console, indent=0)
-        last = first
+            last = first
         rest = told(row) if told is not None else "; ".join(_named(names[1:], row[1:]))
         if rest:
             hang("", rest, console, indent=2)
@@ -183,7 +183,7 @@ def _print_list(table: RichTable, console: Console, told: Callable[[Sequence[str
 def _named(names: Sequence[str], cells: Sequence[str]) -> Iterator[str]:
     for name, cell in zip(names, cells, strict=True):
         if cell:
-            yield f"{name} {cell}" if name else cell
+            yield cell if not name else f"{name} {cell}" if re.match(r"-?\d", cell) else f"{name}: {cell}"
 
 
 def _one_line(header: object) -> str:
