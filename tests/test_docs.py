@@ -111,6 +111,14 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_korean_readme_has_every_link_and_command_of_the_english_one() -> None:
+    english, korean = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md"))
+    for pattern in (r"\]\(([^)]+)\)", r"^(?:kinprint|pip|make) [^#\n]*\b", r"`(--[a-z]+)", r"^\| `\[[^|]*\|"):
+        found = set(re.findall(pattern, english, flags=re.MULTILINE)) - {"README.ko.md"}
+        assert len(found) > 3
+        assert found - set(re.findall(pattern, korean, flags=re.MULTILINE)) == set()
+
+
 def test_the_python_example_of_the_readme_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,9 +14,10 @@ from rich.console import Console
 from kinprint import api
 from kinprint.architecture import families
 from kinprint.registry import METHODS
+from kinprint.report.models import model_lines
 from kinprint.report.summary import print_summary
 from kinprint.transform import PRESERVING
-from kinprint.types import Verdict
+from kinprint.types import Comparison, Verdict
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SUSPECTS = ("child", "twin", "laundered")
@@ -87,10 +88,10 @@ def case_study() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verdict(suspect: str) -> Verdict:
-    found = api.compare(EXAMPLES / suspect, EXAMPLES / "base", methods=["layernorm"]).verdict
-    assert found is not None
-    return found
+def _compared(suspect: str) -> tuple[Comparison, Verdict]:
+    found = api.compare(EXAMPLES / suspect, EXAMPLES / "base", methods=["layernorm"])
+    assert found.verdict is not None
+    return found, found.verdict
 
 
 def verdicts() -> str:
@@ -100,7 +101,7 @@ def verdicts() -> str:
         "|---|---|---|---|---|---|",
     ]
     for suspect in SUSPECTS:
-        verdict = _verdict(suspect)
+        verdict = _compared(suspect)[1]
         sizes = {one.id.split("/")[0]: one.size or 0.0 for one in verdict.evidence if one.rung == 2}
         exact = [one.beyond for one in verdict.evidence if one.carries and one.log10_p is not None]
         lines.append(
@@ -111,10 +112,12 @@ def verdicts() -> str:
 
 
 def readme() -> str:
-    """The verdict on the laundered model, as a terminal shows it."""
+    """The first screen on the laundered model, as a terminal shows it."""
     out = io.StringIO()
-    print_summary(_verdict("laundered"), Console(file=out, width=WIDTH, force_terminal=True, color_system=None))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    found, verdict = _compared("laundered")
+    console = Console(file=out, width=WIDTH, force_terminal=True, color_system=None, highlight=False)
+    print_summary(verdict, console, models=model_lines(found))
+    return out.getvalue()
 
 
 TABLES = {

@@ -19,14 +19,22 @@ from kinprint.evidence.sampling import few_experts
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod, Method, ModelFingerprint
 from kinprint.linalg.device import CPU, Device
 from kinprint.types import Behaviour, Comparison, ControlPair, Inspection, MethodResult, ModelInfo, RoleSummary, Verdict
-from kinprint.verdict import ALPHA, Limits, Mode, a_layer, decide, look_bytes, untested
+from kinprint.verdict import (
+    ALPHA,
+    Limits,
+    Meter,
+    Mode,
+    Progress,
+    a_layer,
+    decide,
+    look_bytes,
+    total_bytes,
+    untested,
+)
 from kinprint.version import __version__
 
 _METHODS_OF: Mapping[Mode, tuple[str, ...]] = {"default": ("layernorm", "intrinsic", "ghostspec-mse")}
 """Methods of the public debate that a mode measures beside the verdict, where no others are asked for."""
-
-Progress = Callable[[str, int, int], None]
-"""Called as ``progress(what, done, total)`` while long work goes on."""
 
 Model = ModelView | ModelFingerprint
 Reference = str | Path | Model
@@ -78,7 +86,7 @@ def fingerprint(
     Args:
         model: A model, or the path of one.
         methods: Names in the registry; all fingerprint methods by default.
-        progress: Called before each extraction.
+        progress: Called before each extraction, and with bytes as by :func:`compare`.
 
     Raises:
         UsageError: An unknown method.
@@ -88,10 +96,12 @@ def fingerprint(
     if isinstance(side.model, ModelFingerprint):
         return side.model
     needed = registry.extractors(registry.select(methods))
-    for done, extractor in enumerate(needed):
-        _tell(progress, f"{side.info.name}: {extractor.id}", done, len(needed))
-        side.get(extractor)
-    _tell(progress, side.info.name, len(needed), len(needed))
+    checkpoint, meter = side.model.checkpoint, Meter(progress)
+    with meter.at_most(len(needed)), meter.reading(side.info.name, total_bytes(checkpoint), [checkpoint]):
+        for extractor in needed:
+            meter.step(f"{side.info.name}: {extractor.id}")
+            side.get(extractor)
+    meter.done()
     return ModelFingerprint(side.info, dict(side.made))
 
 
@@ -123,7 +133,8 @@ def compare(
         component: Compare this part of each model (``vision``, ``encoder``, ...) in place of the language model.
         limits: What may be read of each model; see :class:`kinprint.verdict.Limits`.
         device: Where arrays are worked through: ``cpu`` (numpy), ``torch``, ``cuda`` or ``cuda:N``.
-        progress: Called before each step.
+        progress: Called before each step with what comes next, steps done and steps planned at most; and, where what
+            begins with "reading ", with bytes read and to be read, from a thread of its own.
         announce: Called with a sentence that says how much will be read, before it is.
         with_behaviour: Run the models on texts too, as :func:`kinprint.behaviour.entry.behave` does; they must be
             local folders.
@@ -141,19 +152,18 @@ def compare(
     limits = limits or Limits(full=mode == "thorough")
     place = Device.of(device)
     sides = _opened((suspect, base, *controls), component, limits, place)
-    verdict = _verdict(sides, mode, alpha, limits, progress, announce)
+    pairs = [(0, 1), *((side, third) for third in range(2, len(sides)) for side in (0, 1))]
+    meter = Meter(progress, planned=len(pairs) * len(chosen))
+    verdict = _verdict(sides, mode, alpha, limits, meter, announce)
     if methods is None:
         sides = _as_read(sides, verdict)
-    pairs = [(0, 1), *((side, third) for third in range(2, len(sides)) for side in (0, 1))]
-    total, done = len(pairs) * len(chosen), 0
     results: dict[tuple[int, int], list[MethodResult]] = {pair: [] for pair in pairs}
     for a, b in pairs:
         for method in chosen:
-            _tell(progress, f"{method.name}: {sides[a].info.name} and {sides[b].info.name}", done, total)
+            meter.step(f"{method.name}: {sides[a].info.name} and {sides[b].info.name}")
             results[a, b].append(_run(method, sides[a], sides[b]))
-            done += 1
     behaviour = _beside(verdict, (suspect, base, *controls), device, progress) if with_behaviour else None
-    _tell(progress, "done", total, total)
+    meter.done()
     measured = tuple(results[0, 1])
     reason = _nothing_in_common(measured) if measured else None
     return Comparison(
@@ -230,7 +240,7 @@ def _verdict(
     mode: Mode,
     alpha: float,
     limits: Limits,
-    progress: Progress | None,
+    meter: Meter,
     announce: Callable[[str], None] | None,
 ) -> Verdict:
     """Return the verdict on the first two sides; stored fingerprints hold no tensors to test."""
@@ -247,7 +257,7 @@ def _verdict(
         alpha=alpha,
         limits=limits,
         device=sides[0].device,
-        tell=lambda what: _tell(progress, what, 0, 0),
+        meter=meter,
         announce=announce,
     )
 
@@ -396,11 +406,6 @@ def _nothing_in_common(results: Sequence[MethodResult]) -> str | None:
         if reason is not None
     )
     return "no method could measure anything: " + "; ".join(reasons)
-
-
-def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
-    if progress is not None:
-        progress(what, done, total)
 
 
 def _count(shape: tuple[int, ...]) -> int:

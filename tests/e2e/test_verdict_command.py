@@ -74,14 +74,24 @@ def test_a_third_model_is_as_far_from_both_sides() -> None:
     assert all(abs(size or 1) < 0.1 for third in verdict.third_models for size in third.sizes.values())
 
 
-def test_the_terminal_shows_the_verdict_before_the_methods() -> None:
+def test_the_verdict_stands_first_then_what_it_rests_on_then_the_methods() -> None:
     text = run("compare", EXAMPLES / "twin", EXAMPLES / "base").stdout
-    lines = text.splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("INDEPENDENT"))
-    assert lines[start:].index("") <= 10
-    assert "not excluded" in text
-    assert text.index("INDEPENDENT") < text.index("| evidence") < text.index("do not enter the verdict")
+    assert text.startswith("INDEPENDENT")
+    order = ("INDEPENDENT", "\nsuspect", "\nplace", "\nlayers", "\nparts", "| evidence", "Controls:", "do not enter")
+    places = [text.index(one) for one in (*order, "Not excluded", "How to reproduce this")]
+    assert places == sorted(places)
     assert "no conclusion" not in text
+
+
+def test_what_is_identical_has_no_place_among_strangers() -> None:
+    text = run("compare", EXAMPLES / "base", EXAMPLES / "base").stdout
+    assert text.startswith("IDENTICAL")
+    assert "\nplace" not in text
+
+
+def test_what_an_exact_test_decided_says_why_it_has_no_place_by_size() -> None:
+    text = run("compare", EXAMPLES / "child", EXAMPLES / "base", "--quick").stdout
+    assert "\nplace    nothing was matched by size, since an exact test decided first\n" in text
 
 
 def test_alpha_is_what_all_exact_tests_may_spend() -> None:
@@ -151,7 +161,7 @@ def test_hostile_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
-def test_the_bar_shows_steps_whose_number_is_not_known() -> None:
+def test_the_bar_names_the_test_that_runs() -> None:
     mine, theirs = os.openpty()
     command = [COMMAND, "compare", EXAMPLES / "child", EXAMPLES / "base", "-m", "layernorm"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
@@ -164,7 +174,7 @@ def test_the_bar_shows_steps_whose_number_is_not_known() -> None:
             pass
         assert process.wait(timeout=60) == 0
     os.close(mine)
-    assert b"exact tests in the stored basis" in seen
+    assert b"units in stored order" in seen
     assert b"Traceback" not in seen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -54,7 +55,7 @@ def method(shift: float = 0.0, roles: int = 4) -> MethodResult:
 
 def shown(comparison: Comparison, *, width: int = 200, terminal: bool = False, details: bool = False) -> str:
     out = io.StringIO()
-    console = Console(file=out, width=width, force_terminal=terminal, no_color=True, highlight=False, markup=False)
+    console = Console(file=out, width=width, force_terminal=terminal, color_system=None, highlight=False, markup=False)
     print_comparison(comparison, console, details=details)
     return out.getvalue()
 
@@ -113,10 +114,29 @@ def test_the_verdict_stands_first_and_methods_say_that_they_do_not_enter_it() ->
     assert "do not enter" not in shown(comparison(verdict=verdict))  # where no methods ran there is nothing to say
 
 
-def test_a_narrow_terminal_breaks_nothing() -> None:
-    text = shown(comparison(method(), suspect=model("a", notes=("said while opening",))), width=40, terminal=True)
-    assert "attn.q" in text
-    assert "said while opening" in text
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_narrow_terminal_breaks_nothing(width: int) -> None:
+    verdict = Verdict(conclusion="independent", headline="No trace.", alpha=1e-6, planned=8)
+    found = comparison(method(), suspect=model("a", notes=("said while opening",)), verdict=verdict)
+    text = shown(found, width=width, terminal=True, details=True)
+    assert max(map(len, text.splitlines())) <= width
+    words = set(re.split(r"[\s;,]+", text))
+    assert {"attn.q", "opening", "shuffled", "C1", "cosine", "--control"} <= words
+
+
+def test_a_terminal_ends_in_the_verdict_since_the_first_screen_has_run_past() -> None:
+    verdict = Verdict(conclusion="independent", headline="No trace.", alpha=1e-6, planned=8)
+    text = shown(comparison(method(), verdict=verdict), terminal=True)
+    assert text.startswith("INDEPENDENT  No trace.\nsuspect  a: llama")
+    assert text.endswith("\n\nINDEPENDENT  No trace.\n")
+    assert shown(comparison(method(), verdict=verdict)).count("INDEPENDENT") == 1
+
+
+def test_limits_and_the_command_stand_last() -> None:
+    verdict = Verdict(conclusion="independent", headline="No trace.", alpha=1e-6, planned=8)
+    text = shown(comparison(method(), verdict=verdict))
+    places = [text.index(one) for one in ("suspect  a", "do not enter the verdict", "Limits and", "How to reproduce")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("count", [3, 50])

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from kinprint.report.summary import LINES, layer_line, summary
-from kinprint.report.verdict import print_verdict, standing
+from kinprint.report.verdict import print_limits, print_verdict, standing
 from kinprint.types import (
     ComponentVerdict,
     Conclusion,
@@ -116,6 +116,12 @@ def shown(
     return out.getvalue()
 
 
+def limits(found: Verdict) -> str:
+    out = io.StringIO()
+    print_limits(found, Console(file=out, width=1000, highlight=False, markup=False))
+    return out.getvalue()
+
+
 def row(text: str, name: str) -> list[str]:
     line = next(line for line in text.splitlines() if line.startswith(f"| {name}"))
     return [cell.strip() for cell in line.strip(" |").split("|")]
@@ -130,7 +136,7 @@ def test_the_summary_has_at_most_ten_lines_and_begins_with_the_word(conclusion: 
     found = verdict(conclusion, evidence(), *many)
     assert len(found.reasons) > 5
     lines = shown(found).splitlines()
-    lines = lines[: lines.index("")]
+    lines = lines[: next(at for at, line in enumerate(lines) if line.startswith(("place", "layers")))]
     assert len(lines) <= LINES
     assert lines[0].startswith(conclusion.upper())
     assert sum(line.startswith(("because", " ")) for line in lines[1:]) == 5
@@ -140,17 +146,28 @@ def test_derived_says_why_what_else_it_may_be_and_which_layers() -> None:
     text = shown(verdict())
     assert "p = 10^-506.9" in text
     assert "Matched attention heads agree to 0.993 of 1, beyond the margin of 0.15" in text
-    assert "shared random start" in text
-    assert "embedding not comparable (no shared tokens)" in text
+    assert "or else  a common ancestor; a shared random start\n" in text
+    assert "embedding not comparable: no shared tokens\n" in text
     assert "layers   0-1 from 0-1, 2 from 5\n" in text
     assert "distillation" not in text
+    said = limits(verdict())
+    assert "- It may also be a common ancestor: both models may come from a third one" in said
+    assert "who copied from whom" in said
+    assert "Not excluded" not in said
+
+
+def test_the_null_of_a_test_is_named_by_its_first_words() -> None:
+    found = verdict("derived", evidence(null="independent initialisation: the numbering is exchangeable"))
+    assert row(shown(found), "units in stored order")[1] == "independent initialisation"
 
 
 def test_independent_says_what_it_does_not_exclude_and_names_no_layers() -> None:
     silent = evidence(log10_p=-0.3, beyond=False)
-    text = shown(verdict("independent", silent, matched(0.02)))
-    assert "not excluded  distillation; a rotated embedding\n" in text
-    assert "against       nearest to their margin of 0.15 are matched attention heads, at 0.020\n" in text
+    found = verdict("independent", silent, matched(0.02))
+    text = shown(found)
+    assert "against  nearest to their margin of 0.15 are matched attention heads, at 0.020\n" in text
+    for missed in ("distillation", "a rotated embedding"):
+        assert f"- Not excluded: {missed}.\n" in limits(found)
     assert "Of 300 copies planted in the suspect's own weights" in text
     assert "0-1 from 0-1" not in text
 
@@ -231,10 +248,12 @@ def test_a_small_p_value_that_does_not_decide_is_held_against_independence() -> 
 def test_evidence_is_a_table_with_p_values_that_are_never_zero() -> None:
     text = shown(verdict())
     assert row(text, "units in stored order") == [
-        "units in stored order", "1 exact test", "0.994", "", "", "10^-506.9", "10^-506.9", "beyond; decides",
+        "units in stored order", "the numbering is exchangeable", "10^-506.9", "0.994", "", "beyond; decides",
+        "units in another order",
     ]  # fmt: skip
     assert row(text, "heads matched") == [
-        "heads matched on QK", "2 matched", "0.993", "0.150", "0.024", "", "", "beyond",
+        "heads matched on QK", "the numbering is exchangeable", "", "0.993", "0.150", "beyond",
+        "units in another order",
     ]  # fmt: skip
 
 
@@ -249,7 +268,7 @@ def test_evidence_is_a_table_with_p_values_that_are_never_zero() -> None:
     ],
 )
 def test_every_piece_of_evidence_says_where_it_stands(changed: dict[str, object], says: str) -> None:
-    assert row(shown(verdict("derived", evidence(), matched(0.9, **changed))), "heads matched")[-1] == says
+    assert row(shown(verdict("derived", evidence(), matched(0.9, **changed))), "heads matched")[5] == says
 
 
 def test_controls_and_third_models_stand_below_the_evidence() -> None:
@@ -273,6 +292,8 @@ def test_details_add_the_map_and_what_evidence_rests_on() -> None:
     for text in (
         "0.8750",
         "null: the numbering",
+        "rung: 2 matched",
+        "smallest possible p: 10^-506.9",
         "defeated by: units",
         "by layer",
         "0.1250",

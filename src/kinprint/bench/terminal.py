@@ -10,7 +10,7 @@ from rich.table import Table
 
 from kinprint.bench.records import BenchResult, Interval, Label, Rates
 from kinprint.bench.verdicts_rates import CONCLUSIONS, accusations, counts, judged, layer_scores, misses, share_right
-from kinprint.report.terminal import clean, number
+from kinprint.report.cells import clean, number, show
 
 
 def print_rates(result: BenchResult, console: Console) -> None:
@@ -25,7 +25,7 @@ def print_rates(result: BenchResult, console: Console) -> None:
     for rates in result.rates:
         if rates.column in headline:
             table.add_row(rates.column, *_cells(rates, hard.get(rates.column)))
-    console.print(table)
+    show(table, console)
 
 
 def _print_verdicts(result: BenchResult, console: Console) -> None:
@@ -37,7 +37,7 @@ def _print_verdicts(result: BenchResult, console: Console) -> None:
         kept = [row for row in result.rows if row.case.label == label]
         if kept:
             table.add_row(f"{len(kept)} {label}", *(str(count) for count in counts(kept)))
-    console.print(table)
+    show(table, console)
     for what, rows in (("missed", misses(result.rows)), ("accused", accusations(result.rows))):
         for row in rows:
             said = row.verdict.conclusion if row.verdict is not None else ""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
@@ -59,6 +60,9 @@ for command in (compare, report, inspect, fingerprint, behave, watermark, bench)
 def main() -> None:
     """Run the command line; a fault that kinprint knows is one line on stderr and its exit code."""
     asked = _interrupts()
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A name that the terminal's encoding lacks is written in escapes, and is no reason to fail.
+        cast("TextIOWrapper[BinaryIO]", sys.stdout).reconfigure(errors="backslashreplace")
     # Plugins of pydantic are other packages' code, and looking for them reads the metadata of all that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from kinprint.cli.options import JsonOption, PlainOption, QuietOption, console, showing_progress, write_json
+from kinprint.cli.options import JsonOption, PlainOption, QuietOption, console, write_json
+from kinprint.cli.progress import showing_progress
 from kinprint.errors import UsageError
 
 
@@ -72,7 +73,7 @@ def behave(
 
     _check(models, endpoint, model, method, served=(transcript, offline, max_requests, max_cost, prices))
     running = entry.Running(probes=probes, count=count, device=device, dtype=dtype, batch=batch, keep=not no_cache)
-    with showing_progress(quiet) as progress:
+    with showing_progress(quiet, no_color=no_color) as progress:
         if endpoint is None:
             found = entry.behave(
                 models[0], models[1], controls=control or (), methods=method, running=running, progress=progress

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinprint.cli.options import JobsOption, MethodOption, PlainOption, QuietOption, console, showing_progress
+from kinprint.cli.options import JobsOption, MethodOption, PlainOption, QuietOption, console
+from kinprint.cli.progress import showing_progress
 from kinprint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,22 +61,22 @@ def bench(
             raise UsageError(f"{suite} measures all independent pairs: leave out --method, --only and --real")
         if behave and suite != "calibration":
             raise UsageError(f"{suite} is about weights: leave out --behave")
-        with showing_progress(quiet) as progress:
+        with showing_progress(quiet, no_color=no_color) as progress:
             _OF_ALL_PAIRS[suite](zoo, output, _How(jobs, behave, not no_plots, progress))
     elif suite == "premises":
         from kinprint.bench.premises import measure
 
-        with showing_progress(quiet) as progress:
+        with showing_progress(quiet, no_color=no_color) as progress:
             measure(
                 _one_zoo(suite, zoo),
                 output,
                 real=real,
-                progress=lambda what: progress(what, 0, 1) if progress else None,
+                progress=lambda what: progress(what, 0, 0) if progress else None,
             )
     else:
         from kinprint.bench.run import bench as run_bench
 
-        with showing_progress(quiet) as progress:
+        with showing_progress(quiet, no_color=no_color) as progress:
             result = run_bench(
                 suite,
                 _one_zoo(suite, zoo),

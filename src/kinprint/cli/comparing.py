@@ -19,10 +19,10 @@ from kinprint.cli.options import (
     PlainOption,
     QuietOption,
     console,
-    showing_progress,
     write_json,
     write_text,
 )
+from kinprint.cli.progress import showing_progress
 from kinprint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def compare(
         raise UsageError("--quick and --thorough exclude each other: give one of them")
     if (full or thorough) and (budget is not None or layers is not None):
         raise UsageError("--full and --thorough read everything: leave out --budget and --layers")
-    with showing_progress(quiet) as progress:
+    with showing_progress(quiet, no_color=no_color) as progress:
         result = api.compare(
             suspect,
             base,

@@ -1,10 +1,7 @@
-"""What commands share: options, the console, progress, and writing JSON."""
+"""What commands share: options, the console, and writing results."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,11 +12,13 @@ from kinprint.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kinprint.api import Progress
     from kinprint.types import Record
 
 PLAIN_WIDTH = 1000
 """Columns of output that goes to a file or a pipe: enough that no cell of a table is broken."""
+
+LEAST_WIDTH = 24
+"""Columns of a terminal that says it has fewer."""
 
 ComponentOption = Annotated[
     str | None,
@@ -35,7 +34,9 @@ JsonOption = Annotated[
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Write the result as a page for people to read.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no tables and no progress.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but errors; files and --json are still written.")
+]
 PlainOption = Annotated[bool, typer.Option("--no-color", help="Print without colour.")]
 MethodOption = Annotated[
     list[str] | None, typer.Option("--method", "-m", metavar="NAME", help="Run only this method; repeatable.")
@@ -50,29 +51,12 @@ def console(no_color: bool) -> Console:
     """Return the console that results go to."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(no_color=no_color or None, highlight=False, width=width, emoji=False, markup=False)
-
-
-@contextmanager
-def showing_progress(quiet: bool) -> Generator[Progress | None]:
-    """Show a bar on stderr while work goes on, if anybody is there to see it."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading headers", total=None)
-
-        def tell(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total or None)
-            if not total:  # unknown; to update() None means "as it was"
-                bar.tasks[0].total = None
-
-        yield tell
+    made = Console(no_color=no_color or None, highlight=False, emoji=False, markup=False)
+    if not made.is_terminal:
+        made.width = PLAIN_WIDTH
+    elif made.width < LEAST_WIDTH:
+        made.width = LEAST_WIDTH
+    return made
 
 
 def write_json(record: Record, path: Path | None) -> None:
@@ -85,7 +69,7 @@ def write_json(record: Record, path: Path | None) -> None:
         return
     text = record.model_dump_json(indent=2) + "\n"
     if str(path) == "-":
-        sys.stdout.write(text)
+        typer.echo(text.encode(), nl=False)  # JSON is UTF-8, whatever the terminal is
         return
     write_text(text, path)
 

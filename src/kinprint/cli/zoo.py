@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from kinprint.cli.options import JobsOption, ModelArgument, PlainOption, QuietOption, console, showing_progress
+from kinprint.cli.options import JobsOption, ModelArgument, PlainOption, QuietOption, console
+from kinprint.cli.progress import showing_progress
 
 if TYPE_CHECKING:
     from kinprint.zoo.sparse import Dtype, Kind, Layout

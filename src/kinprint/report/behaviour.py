@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.text import Text
 
-from kinprint.report.cells import clean, details_table, new_table, number, show
+from kinprint.report.cells import clean, details_table, hang, new_table, number, show
 from kinprint.types import Behaviour, MethodResult, Spent
 
 AXIS = "Behaviour is an axis of its own and enters no verdict: distillation and shared data make strangers alike."
@@ -19,11 +18,11 @@ def print_behaviour(found: Behaviour, console: Console, *, details: bool = False
         console: Where to print.
         details: Whether to print every value and table.
     """
-    console.print(Text(AXIS, style="bold"))
+    hang("", AXIS, console, indent=0, style="bold")
     asked = f"{found.probes.asked} of {found.probes.given} probes of {found.probes.name}"
-    console.print(Text(clean(f"{asked} ({found.probes.digest[:19]}), {found.suspect} and {found.base}"), style="dim"))
+    hang("", f"{asked} ({found.probes.digest[:19]}), {found.suspect} and {found.base}", console, indent=0, style="dim")
     if found.spent is not None:
-        console.print(Text(_spent(found.spent), style="dim"))
+        hang("", _spent(found.spent), console, indent=0, style="dim")
     console.print()
     thirds = [f"{pair.side} vs {pair.control}" for pair in found.control_pairs]
     table = new_table("", ("method", "value", "suspect vs base", "same model", *map(clean, thirds)), text_columns=2)
@@ -41,9 +40,9 @@ def print_behaviour(found: Behaviour, console: Console, *, details: bool = False
     show(table, console)
     for result in found.methods:
         for said in ([result.reason] if result.reason else []) + [f"note: {note}" for note in result.notes if details]:
-            console.print(Text(clean(f"  {result.method}: {said}"), style="dim"))
+            hang("", f"{result.method}: {said}", console, indent=2, style="dim")
     console.print()
-    console.print(Text(clean(found.summary)))
+    hang("", found.summary, console, indent=0)
     for result in found.methods if details else ():
         for detail in result.tables:
             console.print()
@@ -66,9 +65,9 @@ def print_result(result: MethodResult, console: Console, *, details: bool = Fals
         console: Where to print.
         details: Whether to print its tables too.
     """
-    console.print(Text(clean(result.id), style="bold"))
+    hang("", result.id, console, indent=0, style="bold")
     if result.reason:
-        console.print(Text(clean(f"not applicable: {result.reason}")))
+        hang("", f"not applicable: {result.reason}", console, indent=0)
     table = new_table("", ("value", "", "note"), text_columns=1)
     for value in result.values:
         table.add_row(clean(value.name), number(value.value), clean(value.note or value.reason or ""))
@@ -77,7 +76,7 @@ def print_result(result: MethodResult, console: Console, *, details: bool = Fals
     if result.values or result.controls:
         show(table, console)
     for note in result.notes:
-        console.print(Text(clean(f"  {note}"), style="dim"))
+        hang("", note, console, indent=2, style="dim")
     for detail in result.tables if details else ():
         console.print()
         show(details_table(detail), console)

@@ -14,9 +14,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from kinprint.report.behaviour import print_behaviour
-from kinprint.report.cells import clean, details_table, new_table, number, show
-from kinprint.report.verdict import print_verdict
-from kinprint.types import Comparison, ControlPair, Inspection, MethodResult, ModelInfo, Value
+from kinprint.report.cells import clean, details_table, hang, heading, new_table, number, show
+from kinprint.report.models import model_lines, print_reproduction
+from kinprint.report.summary import print_headline
+from kinprint.report.verdict import print_limits, print_verdict
+from kinprint.types import Comparison, ControlPair, Inspection, MethodResult, Value
 
 GRID_FROM = 6
 """Values named "role measure" from which on they are shown as a grid."""
@@ -31,29 +33,37 @@ UNMAPPED_SHOWN = 40
 
 
 def print_comparison(comparison: Comparison, console: Console, *, details: bool = False) -> None:
-    """Print what was compared, the verdict with its evidence, and one table per method of the literature.
+    """Print the verdict with its evidence, one table per method of the literature, limits, and how to reproduce it.
 
     Args:
         comparison: What was found.
         console: Where to print.
         details: Whether to print layer by layer too, and what each piece of evidence rests on.
     """
-    _print_models(comparison, console)
-    if comparison.verdict is not None:
-        console.print()
-        print_verdict(comparison.verdict, console, details=details)
+    verdict, models = comparison.verdict, model_lines(comparison)
+    if verdict is not None:
+        print_verdict(verdict, console, details=details, models=models)
+    else:
+        for label, text in models:
+            hang(label, text, console)
     if comparison.methods:
         _print_methods(comparison, console, details=details)
     if comparison.behaviour is not None:
         console.print()
         print_behaviour(comparison.behaviour, console, details=details)
+    if verdict is not None:
+        print_limits(verdict, console)
+    print_reproduction(comparison, console)
+    if verdict is not None and console.is_terminal:
+        # Where the reader's eye is once all of it has run past.
+        console.print()
+        print_headline(verdict, console)
 
 
 def _print_methods(comparison: Comparison, console: Console, *, details: bool) -> None:
-    console.print()
-    console.print(Text(MEASURED_BESIDE, style="bold"))
+    heading(MEASURED_BESIDE, console)
     if comparison.status == "not_comparable":
-        console.print(Text(f"not comparable: {clean(comparison.reason or '')}"))
+        hang("", f"not comparable: {comparison.reason or ''}", console, indent=0)
         return
     console.print()
     show(_summary(comparison), console)
@@ -63,39 +73,6 @@ def _print_methods(comparison: Comparison, console: Console, *, details: bool) -
             for table in result.tables:
                 console.print()
                 show(details_table(table), console)
-
-
-def _print_models(comparison: Comparison, console: Console) -> None:
-    table = new_table("", ("model", "name", "family", "size", "mapped", "content digest"), text_columns=6)
-    labelled = [("suspect", comparison.suspect), ("base", comparison.base)]
-    labelled += [(f"control C{index}", model) for index, model in enumerate(comparison.controls, start=1)]
-    for label, model in labelled:
-        table.add_row(
-            label,
-            clean(model.name),
-            clean(model.family),
-            _size(model),
-            f"{model.coverage:.1%}",
-            (model.content_digest or "-").removeprefix("sha256:")[:16],
-        )
-    show(table, console)
-    for label, model in labelled:
-        for note in (*model.notes, *model.inferred):
-            console.print(Text(f"  {label}: {clean(note)}", style="dim"))
-        if model.unmapped:
-            console.print(
-                Text(f"  {label}: {len(model.unmapped)} tensors have no role (see kinprint inspect)", style="dim")
-            )
-
-
-def _size(model: ModelInfo) -> str:
-    sizes = model.geometry
-    shown = [f"{model.parameters:,} parameters"]
-    if sizes.layers:
-        shown.append(f"{sizes.layers} layers")
-    if sizes.hidden:
-        shown.append(f"d={sizes.hidden}")
-    return ", ".join(shown)
 
 
 def _summary(comparison: Comparison) -> RichTable:
@@ -124,7 +101,7 @@ def _short(method_id: str) -> str:
 def _print_method(result: MethodResult, index: int, pairs: tuple[ControlPair, ...], console: Console) -> None:
     console.print()
     if result.status == "not_applicable":
-        console.print(Text(f"{result.id}: not applicable: {clean(result.reason or '')}"))
+        hang("", f"{result.id}: not applicable: {result.reason or ''}", console, indent=0)
         return
     gridded = {value.name for value in _values(result) if _role(value)}
     if len(gridded) < GRID_FROM:
@@ -136,7 +113,7 @@ def _print_method(result: MethodResult, index: int, pairs: tuple[ControlPair, ..
         show(_list(result, index, pairs, rest, "" if gridded else result.id), console)
     reasons = dict.fromkeys(f"{v.name}: {v.reason}" for v in _values(result) if v.name in gridded and v.reason)
     for note in (*reasons, *result.notes):
-        console.print(Text(f"  {clean(note)}", style="dim"))
+        hang("", note, console, indent=2, style="dim")
 
 
 def _list(

@@ -1,4 +1,4 @@
-"""The verdict in a terminal: first in at most ten lines for everybody, then the evidence that it stands on.
+"""The verdict in a terminal: first what everybody reads on one screen, then the evidence that it stands on.
 
 Computes nothing: sizes, p-values and sentences come from the record. What could carry a checkpoint's name (reasons,
 notes, names of third models) is printed as text without control characters.
@@ -6,34 +6,38 @@ notes, names of third models) is printed as text without control characters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
-from kinprint.report.cells import clean, details_table, new_table, number, show
+from kinprint.report.cells import clean, details_table, hang, heading, new_table, number, show
 from kinprint.report.summary import print_summary
 from kinprint.types import Cell, Evidence, LayerMapInfo, Table, Value, Verdict
 from kinprint.verdict.words import probability, uncalibrated
 
-NARROW = 100
-"""Columns below which a terminal gets lists in place of wide tables."""
-
 RUNGS = ("identity", "exact test", "matched", "invariant")
 
+BEYOND_WEIGHTS = (
+    "Weights do not say who copied from whom, when, or whether that was allowed; dates, licences and statements do."
+)
 
-def print_verdict(verdict: Verdict, console: Console, *, details: bool = False) -> None:
-    """Print the verdict.
+_EXCLUDES = ("independent", "inconclusive")
+"""Conclusions that say what they do not exclude."""
+
+
+def print_verdict(
+    verdict: Verdict, console: Console, *, details: bool = False, models: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Print the verdict with its evidence and controls.
 
     Args:
         verdict: What was decided, and why.
         console: Where to print.
         details: Whether to print the map of layers, and what each piece of evidence rests on and what defeats it.
+        models: What was compared, each with its label.
     """
-    print_summary(verdict, console)
+    print_summary(verdict, console, models=models)
     if verdict.evidence:
-        console.print()
         _print_evidence(verdict, console)
         _print_controls(verdict, console)
         _print_third_models(verdict, console)
@@ -41,52 +45,54 @@ def print_verdict(verdict: Verdict, console: Console, *, details: bool = False) 
         _print_details(verdict, console)
 
 
+def print_limits(verdict: Verdict, console: Console) -> None:
+    """Print what the evidence allows beside the conclusion, and what it cannot say.
+
+    Args:
+        verdict: What was decided.
+        console: Where to print.
+    """
+    heading("Limits and other explanations", console)
+    for alternative in verdict.alternatives:
+        hang("-", f"It may also be {alternative}.", console, indent=2)
+    if verdict.power is not None and verdict.conclusion in _EXCLUDES:
+        for missed in verdict.power.not_excluded:
+            hang("-", f"Not excluded: {missed}.", console, indent=2)
+    hang("-", BEYOND_WEIGHTS, console, indent=2)
+
+
 # -- the evidence --------------------------------------------------------------------------------------------------
 
 
 def _print_evidence(verdict: Verdict, console: Console) -> None:
+    console.print()
     title = f"Evidence (family-wise error rate of the {verdict.planned} planned exact tests: {verdict.alpha:g})"
-    if _narrow(console):
-        _print_list(
-            title,
-            (
-                (one.name, "; ".join(f"{label} {cell}" if label else cell for label, cell in _facts(verdict, one)))
-                for one in verdict.evidence
-            ),
-            console,
-        )
-        return
-    columns = ("evidence", "rung", "size", "margin", "largest innocent", "p", "smallest possible p", "verdict")
+    columns = ("evidence", "null hypothesis", "p", "size", "margin", "verdict", "what could defeat it")
     table = new_table(title, columns, text_columns=2)
-    table.columns[0].no_wrap, table.columns[-1].justify = False, "left"
+    for column in table.columns[-2:]:
+        column.justify = "left"
     for one in verdict.evidence:
-        people = one.population
-        table.add_row(
-            clean(one.name),
-            f"{one.rung} {RUNGS[one.rung]}",
-            _decimal(one.size),
-            _decimal(one.margin),
-            _decimal(None if people is None else people.largest),
-            _probability(one.log10_p),
-            _probability(one.log10_floor),
-            clean(standing(verdict, one)),
-        )
-    show(table, console)
+        table.add_row(*_row(verdict, one))
+    show(table, console, told=_in_words)
 
 
-def _facts(verdict: Verdict, one: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield what the table's row would say, without empty cells."""
-    yield "", clean(standing(verdict, one))
-    yield "", RUNGS[one.rung]
-    people = one.population
-    named = (
-        ("size", one.size),
-        ("margin", one.margin),
-        ("largest innocent", None if people is None else people.largest),
-    )
-    yield from ((label, _decimal(value)) for label, value in named if value is not None)
-    logs = (("p", one.log10_p), ("smallest possible p", one.log10_floor))
-    yield from ((label, _probability(value)) for label, value in logs if value is not None)
+def _row(verdict: Verdict, one: Evidence) -> Iterator[str]:
+    yield clean(one.name)
+    yield clean(one.null.partition(":")[0])
+    yield _probability(one.log10_p)
+    yield _decimal(one.size)
+    yield _decimal(one.margin)
+    yield clean(standing(verdict, one))
+    yield "" if one.status == "not_applicable" else clean(one.defeats)
+
+
+def _in_words(row: Sequence[str]) -> str:
+    """Return what a row of the table says, without its empty cells."""
+    _, null, p, size, margin, stands, defeats = row
+    if not defeats:
+        return stands
+    numbers = [f"{label} {cell}" for label, cell in (("p", p), ("size", size), ("margin", margin)) if cell]
+    return f"{'; '.join([stands, *numbers])}. Null: {null}. Defeated by: {defeats}."
 
 
 def standing(verdict: Verdict, one: Evidence) -> str:
@@ -125,18 +131,11 @@ def _print_controls(verdict: Verdict, console: Console) -> None:
         return
     console.print()
     title = "Controls: what shuffles and layers that do not correspond give"
-    if _narrow(console):
-        told = (
-            (f"{one.name}: {value.name}", "; ".join(filter(None, (_control(value), _reading(value)))))
-            for one, value in controls
-        )
-        _print_list(title, told, console)
-        return
     table = new_table(title, ("evidence", "control", "value", "how to read it"), text_columns=2)
-    table.columns[0].no_wrap, table.columns[-1].justify = False, "left"
+    table.columns[-1].justify = "left"
     for one, value in controls:
         table.add_row(clean(one.name), clean(value.name), _control(value), clean(_reading(value)))
-    show(table, console)
+    show(table, console, told=lambda row: f"{row[1]}: {'; '.join(filter(None, row[2:]))}")
 
 
 def _reading(value: Value) -> str:
@@ -155,7 +154,6 @@ def _print_third_models(verdict: Verdict, console: Console) -> None:
     console.print()
     names = list(dict.fromkeys(name for third in verdict.third_models for name in third.sizes))
     table = new_table("Sizes against third models", ("pair", *(f"matched {name}" for name in names)), text_columns=1)
-    table.columns[0].no_wrap = False
     # The record keys third models by a short name, which the id of the evidence on the pair itself ends in.
     own = {one.id.split("/")[0].removeprefix("matched-"): one.size for one in verdict.evidence if one.rung == 2}
     table.add_row("suspect vs base", *(_decimal(own.get(name)) or "-" for name in names))
@@ -172,16 +170,14 @@ def _print_details(verdict: Verdict, console: Console) -> None:
     if verdict.layer_map is not None:
         console.print()
         show(details_table(_layer_table(verdict.layer_map)), console)
-    if verdict.power is not None:
-        console.print()
-        console.print(Text("Not excluded", style="bold"))
+    if verdict.power is not None and verdict.conclusion not in _EXCLUDES:
+        heading("Not excluded", console)
         for derivation in verdict.power.not_excluded:
-            console.print(Text(f"  {clean(derivation)}"))
+            hang("", derivation, console, indent=2)
     for one in verdict.evidence:
-        console.print()
-        console.print(Text(f"{clean(one.name)}: {clean(standing(verdict, one))}", style="bold"))
+        heading(f"{one.name}: {standing(verdict, one)}", console)
         for label, text in _statements(one):
-            console.print(Text(f"  {label}: {clean(text)}", style="dim"))
+            hang("", f"{label}: {text}", console, indent=2, style="dim")
         for table in one.tables:
             show(details_table(table), console)
 
@@ -201,15 +197,19 @@ def _layer_table(layer_map: LayerMapInfo) -> Table:
 
 def _statements(one: Evidence) -> Iterator[tuple[str, str]]:
     yield "id", one.id
+    yield "rung", f"{one.rung} {RUNGS[one.rung]}"
     yield "null", one.null
+    if one.log10_floor is not None:
+        yield "smallest possible p", probability(one.log10_floor)
     yield "defeated by", one.defeats
     people = one.population
     if people is not None:
         yield (
             "innocents",
             f"{people.pairs} independent pairs of {people.models} models, {people.widths[0]} to {people.widths[1]} "
-            f"wide: {people.passed} beyond the margin, so at most {people.bound:.2g} (by pairs that share no model "
-            f"{people.bound_disjoint:.2g})" + (f"; {people.outside}" if people.outside else ""),
+            f"wide: the largest at {people.largest:.3f}, {people.passed} beyond the margin, so at most "
+            f"{people.bound:.2g} (by pairs that share no model {people.bound_disjoint:.2g})"
+            + (f"; {people.outside}" if people.outside else ""),
         )
     for note in one.notes:
         yield "note", note
@@ -224,19 +224,3 @@ def _decimal(value: float | None) -> str:
 
 def _probability(log10_p: float | None) -> str:
     return "" if log10_p is None else probability(log10_p)
-
-
-def _narrow(console: Console) -> bool:
-    return console.is_terminal and console.width < NARROW
-
-
-def _print_list(title: str, rows: Iterable[tuple[str, str]], console: Console) -> None:
-    """Print each row as a line with its name and an indented one with the rest."""
-    console.print(Text(clean(title), style="bold"))
-    for name, text in rows:
-        console.print(Text(clean(name)))
-        grid = RichTable.grid()
-        grid.add_column(width=2)
-        grid.add_column(overflow="fold")
-        grid.add_row("", Text(clean(text)))
-        console.print(grid)

@@ -13,7 +13,8 @@ of a base.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -39,7 +40,8 @@ from kinprint.types import (
 )
 from kinprint.verdict import words
 from kinprint.verdict.components import towers
-from kinprint.verdict.plan import PLANNED, Findings, Mode, first_look, gather, share, stage_of
+from kinprint.verdict.meter import Meter
+from kinprint.verdict.plan import PLANNED, Findings, Mode, Tell, first_look, gather, most_steps, share, stage_of
 from kinprint.verdict.reading import (
     Limits,
     a_layer,
@@ -59,8 +61,6 @@ GREY = 0.5
 WHOLE_BYTES = 1 << 30
 """Bytes of layers that are kept of each model where all of it is read: every test goes through all layers."""
 
-Tell = Callable[[str], None]
-
 
 def decide(
     suspect: ModelView,
@@ -71,7 +71,7 @@ def decide(
     alpha: float = ALPHA,
     limits: Limits | None = None,
     device: Device = CPU,
-    tell: Tell | None = None,
+    meter: Meter | None = None,
     announce: Tell | None = None,
 ) -> Verdict:
     """Return the verdict on one pair.
@@ -84,20 +84,22 @@ def decide(
         alpha: Family-wise error rate of the exact tests, above 0 and below 1.
         limits: What may be read; ``thorough`` reads everything.
         device: Where rows are matched.
-        tell: Called before each step, with what comes next.
+        meter: Counts the steps for whoever looks on.
         announce: Called with a sentence that says how much will be read, before it is.
     """
     silent: Tell = lambda _: None  # noqa: E731
     limits = limits or Limits()
-    case = _Case(Sampling(suspect, base), controls, mode, alpha, limits, device, tell or silent, announce or silent)
+    case = _Case(Sampling(suspect, base), controls, mode, alpha, limits, device, meter or Meter(), announce or silent)
     readable = not (suspect.inferred or base.inferred) and all(case.sampling.layers)
     most = max(total_bytes(model.checkpoint) for model in (suspect, base))
     if not readable and limits.budget is not None and most > limits.budget:
         reason = f"without roles all of a model must be read, {size(most)}, which is beyond the budget"
         return _not_comparable(reason, None, alpha)
-    if mode == "thorough" or not readable or limits.whole(suspect, base):
-        return _with_reading(_whole(case), reading_of(case.sampling, case.sampling.layers, sampled=False))
-    return _sampled(case)
+    # Values or a first look, what is gathered, and third models.
+    with case.meter.at_most(2 + _steps(case) + 2 * len(controls)):
+        if mode == "thorough" or not readable or limits.whole(suspect, base):
+            return _with_reading(_whole(case), reading_of(case.sampling, case.sampling.layers, sampled=False))
+        return _sampled(case)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,18 @@ class _Case:
     alpha: float
     limits: Limits
     device: Device
-    told: Tell
+    meter: Meter
     announce: Tell
+
+    def reading(self, what: str, planned_bytes: int) -> AbstractContextManager[None]:
+        """Tell how much of both models is read while a block runs."""
+        sides = (self.sampling.suspect, self.sampling.base)
+        return self.meter.reading(what, planned_bytes, [side.checkpoint for side in sides])
+
+
+def _steps(case: _Case) -> int:
+    """Return how many steps it takes at most to judge what was read: those of the plan, and to plant copies."""
+    return most_steps(case.mode) + 1
 
 
 def _whole(case: _Case, look: Look | None = None) -> Verdict:
@@ -120,9 +132,10 @@ def _whole(case: _Case, look: Look | None = None) -> Verdict:
     case.announce(
         f"reads all of both models: {size(total_bytes(suspect.checkpoint))} and {size(total_bytes(base.checkpoint))}"
     )
-    case.told("identical values")
+    case.meter.step("identical values")
     guessed = suspect.inferred or base.inferred
-    same = identity.compare_values(suspect, base)
+    with case.reading("all values", total_bytes(suspect.checkpoint) + total_bytes(base.checkpoint)):
+        same = identity.compare_values(suspect, base)
     first = identity.evidence(same)
     pair = Pair.of(suspect, base, case.device, held_bytes=WHOLE_BYTES)
     if same.identical is not None:
@@ -130,13 +143,14 @@ def _whole(case: _Case, look: Look | None = None) -> Verdict:
     if pair.obstacle is not None:
         return _without_roles(suspect, base, pair.obstacle, first, case.alpha)
     tensors = (matched_tensors.test(suspect, base),) if guessed else ()
-    look = look or first_look(case.sampling, case.alpha)
+    if look is None:
+        case.meter.step("a sample of units in stored order")
+        look = first_look(case.sampling, case.alpha)
     judged = _judge(case, pair, (first, *tensors, look.evidence), step=0)
     if guessed and judged.conclusion == "independent":
         # Roles that order alone tells apart may be wrong, and a copy that is misread looks like a stranger.
         judged = replace(judged, conclusion="inconclusive")
-    case.told("third models")
-    verdict = judged.verdict(case, towers(suspect, base), _third_models(suspect, base, case.controls))
+    verdict = judged.verdict(case, towers(suspect, base), _third_models(suspect, base, case.controls, case.meter))
     requantised = judged.conclusion == "derived" and same.requantised
     return verdict.model_copy(update={"relation": "requantised"}) if requantised else verdict
 
@@ -149,8 +163,9 @@ def _sampled(case: _Case) -> Verdict:
         needed = size(max(look_bytes(view) for view in views))
         return _not_comparable(f"the first look alone needs {needed} of a model, beyond the budget", None, case.alpha)
     case.announce(_planned(case))
-    case.told("a first look")
-    look = first_look(sampling, case.alpha)
+    case.meter.step("a first look")
+    with case.reading("a first look", sum(look_bytes(view) for view in views)):
+        look = first_look(sampling, case.alpha)
     if look.same and limits.budget is None and limits.layers is None and not _remote(*views):
         return _with_reading(_whole(case, look), reading_of(sampling, sampling.layers, sampled=False))
     if look.evidence.carries and look.evidence.beyond:
@@ -168,8 +183,8 @@ def _sampled(case: _Case) -> Verdict:
         if len(wanted) <= len(pairs):
             break
         pairs = wanted
-        case.told(f"{len(pairs)} layers: {size(layer_bytes(restricted[0]))} of the suspect")
-        with read_ahead(*restricted):
+        more = case.reading(f"{len(pairs)} layers", sum(layer_bytes(view) for view in restricted))
+        with more, read_ahead(*restricted):
             judged = _judge(case, Pair.of(*restricted, case.device), (look.evidence,), step=step)
         if judged.conclusion in ("derived", "independent") or notes:
             break
@@ -179,11 +194,10 @@ def _sampled(case: _Case) -> Verdict:
     here, there = ({pair[side] for pair in (*pairs, *look.layers)} for side in (0, 1))
     there = there if sampling.same_places else sampling.layers[1]
     reading = reading_of(sampling, (here, there), sampled=True, notes=notes)
-    case.told("third models")
     controls = [
         few_experts(third, [here for here, _ in Sampling(third, third).live(len(pairs))]) for third in case.controls
     ]
-    thirds = _third_models(*sampling.restricted(pairs), controls)
+    thirds = _third_models(*sampling.restricted(pairs), controls, case.meter)
     return _with_reading(judged.verdict(case, _unread_towers(*views), thirds), reading)
 
 
@@ -215,16 +229,17 @@ def _by_sample(case: _Case, look: Look) -> Verdict:
     notes = ("All that was read is equal in both: --full tells whether every value is.",) if look.same else ()
     here, there = ({pair[side] for pair in look.layers} for side in (0, 1))
     reading = reading_of(sampling, (here, there), sampled=True, notes=notes)
-    case.told("third models")
-    thirds = [
-        ThirdModel(
-            side="suspect" if model is sampling.suspect else "base",
-            control=third.checkpoint.name,
-            sizes={"sample": first_look(Sampling(model, third), case.alpha).evidence.size},
-        )
-        for third in case.controls
-        for model in (sampling.suspect, sampling.base)
-    ]
+    thirds: list[ThirdModel] = []
+    for third in case.controls:
+        for model in (sampling.suspect, sampling.base):
+            case.meter.step(f"{model.checkpoint.name} and {third.checkpoint.name}")
+            thirds.append(
+                ThirdModel(
+                    side="suspect" if model is sampling.suspect else "base",
+                    control=third.checkpoint.name,
+                    sizes={"sample": first_look(Sampling(model, third), case.alpha).evidence.size},
+                )
+            )
     judged = _Judged("derived", Findings([look.evidence]), None, None, None)
     return _with_reading(judged.verdict(case, _unread_towers(sampling.suspect, sampling.base), tuple(thirds)), reading)
 
@@ -280,11 +295,13 @@ def _judge(case: _Case, pair: Pair, first: tuple[Evidence, ...], *, step: int) -
     """Return what all planned tests say of two models, or of the layers of them that were read."""
     if pair.obstacle is not None:
         return _Judged("inconclusive", Findings(list(first)), None, None, None)
-    found = gather(pair, mode=case.mode, alpha=case.alpha, first=first, tell=case.told, step=step)
     seen: Power | None = None
-    if not found.decided and _can_be_judged(found):
-        case.told("planting copies in the suspect")
-        seen = power(pair)
+    # A step of reading after the first was not planned: it is taken only while undecided.
+    with case.meter.at_most(_steps(case), of_plan=step == 0):
+        found = gather(pair, mode=case.mode, alpha=case.alpha, first=first, tell=case.meter.step, step=step)
+        if not found.decided and _can_be_judged(found):
+            case.meter.step("planting copies in the suspect")
+            seen = power(pair)
     layer_map = _layer_map(pair, found)
     return _Judged(_conclusion(found, layer_map, seen), found, layer_map, seen, pair)
 
@@ -362,10 +379,13 @@ def _components(
     return tuple(parts)
 
 
-def _third_models(suspect: ModelView, base: ModelView, controls: Sequence[ModelView]) -> tuple[ThirdModel, ...]:
+def _third_models(
+    suspect: ModelView, base: ModelView, controls: Sequence[ModelView], meter: Meter
+) -> tuple[ThirdModel, ...]:
     found: list[ThirdModel] = []
     for third in controls:
         for side, model in (("suspect", suspect), ("base", base)):
+            meter.step(f"{model.checkpoint.name} and {third.checkpoint.name}")
             pair = Pair.of(model, third)
             sizes = {} if pair.obstacle is not None else matched.measure(pair).all()
             found.append(

@@ -39,6 +39,8 @@ from kinprint.types import Evidence
 
 Mode = Literal["quick", "default", "thorough"]
 
+Tell = Callable[[str], None]
+
 STAGES: tuple[tuple[str, ...], ...] = (
     ("sample",),
     ("units", "groups", "experts", "residual", "embeddings"),
@@ -86,9 +88,7 @@ def first_look(sampling: Sampling, alpha: float) -> Look:
     return replace(found, evidence=_checked(found.evidence))
 
 
-def gather(
-    pair: Pair, *, mode: Mode, alpha: float, first: tuple[Evidence, ...], tell: Callable[[str], None], step: int = 0
-) -> Findings:
+def gather(pair: Pair, *, mode: Mode, alpha: float, first: tuple[Evidence, ...], tell: Tell, step: int = 0) -> Findings:
     """Run the plan on one pair; what is dear runs only while undecided, unless the mode is ``thorough``.
 
     Args:
@@ -100,8 +100,7 @@ def gather(
         step: How often models of this pair were read further before.
     """
     found = Findings(list(first), step=step)
-    tell("exact tests in the stored basis")
-    found.evidence += about_the_trunk(list(_stage_2(pair, alpha, step)))
+    found.evidence += about_the_trunk(list(_stage_2(pair, alpha, step, tell)))
     known = list(found.evidence)
     if mode == "quick" and found.decided:
         return found
@@ -109,34 +108,50 @@ def gather(
     found.sizes = matched.measure(pair)
     found.evidence += [matched.heads(pair, found.sizes), matched.units(pair, found.sizes)]
     if mode == "thorough" or not found.decided:
-        tell("exact tests in the basis that was found")
-        found.evidence += about_the_trunk([*known, *_stage_3(pair, alpha, step)])[len(known) :]
+        found.evidence += about_the_trunk([*known, *_stage_3(pair, alpha, step, tell)])[len(known) :]
     if mode != "quick":
         tell("embeddings")
         found.evidence.append(embedding.test(pair))
     # None of these may carry a verdict, and of wide models they take minutes.
     if mode == "thorough" or (mode == "default" and not found.decided and not pair.suspect.wide):
-        for test in (matched_coordinates, cka, head_spectra, token_forms, folded_spectra):
+        for test in _SHOWN:
             tell(test.__name__.rsplit(".", maxsplit=1)[-1].replace("_", " "))
             found.evidence.append(test.test(pair))
     return found
 
 
-def _stage_2(pair: Pair, alpha: float, step: int) -> Iterator[Evidence]:
+def most_steps(mode: Mode) -> int:
+    """Return how many steps :func:`gather` tells of at most: exact tests, matching, embeddings and what is shown only.
+
+    Example:
+        >>> most_steps("quick"), most_steps("default")
+        (10, 16)
+    """
+    steps = sum(len(stage) for stage in STAGES[1:]) + 1
+    return steps if mode == "quick" else steps + 1 + len(_SHOWN)
+
+
+_SHOWN = (matched_coordinates, cka, head_spectra, token_forms, folded_spectra)
+
+
+def _stage_2(pair: Pair, alpha: float, step: int, tell: Tell) -> Iterator[Evidence]:
     basis = pair.basis("stored")
     log10_alpha = math.log10(alpha * share(2, step))
-    yield from _in_basis(pair, basis, "stored", log10_alpha)
+    yield from _in_basis(pair, basis, "stored", log10_alpha, tell)
+    tell(exact_residual.statement("stored").name)
     yield _checked(exact_residual.test(pair, "stored", log10_alpha))
+    tell(exact_residual.statement("embeddings").name)
     # The embedding is judged for itself: what is often taken over alone does not convict the layers.
     yield _checked(exact_residual.test(pair, "embeddings", log10_alpha)).model_copy(update={"carries": False})
 
 
-def _stage_3(pair: Pair, alpha: float, step: int) -> Iterator[Evidence]:
+def _stage_3(pair: Pair, alpha: float, step: int, tell: Tell) -> Iterator[Evidence]:
     best = pair.best_free
     basis = Refusal("the models share no basis but the stored one") if best is None else best
     kind = "tokens" if best is None else best.kind
     log10_alpha = math.log10(alpha * share(3, step))
-    yield from _in_basis(pair, basis, kind, log10_alpha)
+    yield from _in_basis(pair, basis, kind, log10_alpha, tell)
+    tell(exact_residual.statement("matched").name)
     yield _checked(exact_residual.test(pair, "matched", log10_alpha))
 
 
@@ -150,8 +165,9 @@ _IN_A_BASIS: tuple[tuple[_State, _Run], ...] = (
 )
 
 
-def _in_basis(pair: Pair, basis: Basis | Refusal, kind: str, log10_alpha: float) -> Iterator[Evidence]:
+def _in_basis(pair: Pair, basis: Basis | Refusal, kind: str, log10_alpha: float, tell: Tell) -> Iterator[Evidence]:
     for state, run in _IN_A_BASIS:
+        tell(state(kind).name)
         if isinstance(basis, Refusal):
             yield state(kind).not_applicable(basis.reason)
         else:
