@@ -26,6 +26,7 @@ from typing import Any
 
 from kinprint import api
 from kinprint.bench.plots import BLUE, GREY, ORANGE, STYLE, VERMILION
+from kinprint.fingerprints import FingerprintMethod
 from kinprint.registry import METHODS
 from kinprint.transform import PRESERVING
 from kinprint.types import MethodResult
@@ -149,14 +150,21 @@ BEHAVIOURAL = ("reef", "logits", "next-token", "quere", "attndiff", "seedprint",
 
 def measured() -> dict[str, Results]:
     """Return what every method on weights says of each suspect."""
-    names = [name for name in PICTURES if name != "router"]
     found: dict[str, dict[str, MethodResult]] = {name: {} for name in PICTURES}
     for suspect in SUSPECTS:
-        for result in api.compare(EXAMPLES / suspect, EXAMPLES / "base", methods=names).methods:
-            found[result.method][suspect] = result
-    for suspect, result in _mixtures():
-        found["router"][suspect] = result
+        for name in PICTURES:
+            if name != "router":
+                found[name][suspect] = _result(name, EXAMPLES / suspect, EXAMPLES / "base")
+    found["router"] = dict(_mixtures())
     return dict(found)
+
+
+def _result(name: str, suspect: Path, base: Path) -> MethodResult:
+    """Return what one method says of one pair; no verdict is asked for."""
+    method, models = METHODS[name], [api.open_model(path) for path in (suspect, base)]
+    if isinstance(method, FingerprintMethod):
+        return method.compare(*(method.extractor.run(model) for model in models))
+    return method.compare(*models)
 
 
 def _mixtures() -> Iterator[tuple[str, MethodResult]]:
@@ -172,8 +180,7 @@ def _mixtures() -> Iterator[tuple[str, MethodResult]]:
         for name, parent, kinds, seed in made:
             derive_folder(Path(folder) / parent, Path(folder) / name, kinds, seed=seed)
         for suspect in SUSPECTS:
-            pair = Path(folder) / suspect, Path(folder) / "base"
-            yield suspect, api.compare(*pair, methods=["router"]).methods[0]
+            yield suspect, _result("router", Path(folder) / suspect, Path(folder) / "base")
 
 
 def behaved() -> dict[str, Results]:

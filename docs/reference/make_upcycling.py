@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,14 @@ SPREAD = "similarity, layers shuffled: q95 of |r|"
 Found = Mapping[str, Comparison]
 
 
-def measured(zoo: Path) -> Found:
-    """Return the comparison of every suspect with the base."""
+def measured(zoo: Path, suspects: Iterable[str] = SUSPECTS) -> Found:
+    """Return the comparison of suspects with the base."""
     with tempfile.TemporaryDirectory() as folder:
         places = {name: zoo / name for name in SUSPECTS if name != LAUNDERED}
         places[LAUNDERED] = Path(folder) / "laundered"
         laundry = next(one for one in SUITES["tiny"].recipes if one.name == "base.laundered")
         derive_folder(zoo / "base.upcycled", places[LAUNDERED], (*laundry.kinds, "expert-permutation"), seed=40)
-        return {name: api.compare(places[name], zoo / BASE, methods=METHODS) for name in SUSPECTS}
+        return {name: api.compare(places[name], zoo / BASE, methods=METHODS) for name in suspects}
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
@@ -140,6 +140,8 @@ def curves(found: Found) -> dict[str, list[float]]:
     """Return the standard deviation of O by layer, relative to its mean, of the base and the suspects of its depth."""
     made: dict[str, list[float]] = {}
     for suspect in ("base.upcycled", LAUNDERED, "moe", "moe-twin"):
+        if suspect not in found:
+            continue
         result = next(one for one in found[suspect].methods if one.method == "intrinsic")
         table = next(one for one in result.tables if one.title.startswith("standard deviation of all entries"))
         for name, side in ((BASE, "base"), (suspect, "suspect")):
