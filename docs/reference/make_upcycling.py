@@ -30,14 +30,15 @@ MARKED = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL
 BASE = "base"
 LAUNDERED = "base.upcycled, laundered"
 SUSPECTS: Mapping[str, str] = {
-    "base.upcycled-raw": "upcycled from the base, not trained on",
-    "base.upcycled": "upcycled from the base, trained on other text",
-    LAUNDERED: "the same with every weight changed, same function",
-    "moe": "innocent mixture, own random start",
-    "moe-twin": "innocent mixture, another random start",
-    "twin-1": "innocent dense model",
-    "wide": "innocent dense model, wider",
+    "base.upcycled-raw": "yes",
+    "base.upcycled": "yes",
+    LAUNDERED: "yes",
+    "moe": "no",
+    "moe-twin": "no",
+    "twin-1": "no",
+    "wide": "no",
 }
+"""Whether each was made from the base."""
 METHODS = ("intrinsic", "layernorm", "ghostspec-mlp")
 CORRELATIONS = (
     "similarity",
@@ -80,7 +81,7 @@ def correlations(found: Found) -> str:
     """Return the Intrinsic Fingerprint of every suspect."""
     names = (*CORRELATIONS, SPREAD)
     return _table(
-        ("suspect", "what it is", *(name.removesuffix(" pearson") for name in names)),
+        ("suspect", "from the base", *(name.removesuffix(" pearson") for name in CORRELATIONS), "95 % of shuffles"),
         [
             (f"`{name}`", SUSPECTS[name], *(_number(one, "intrinsic", value) for value in names))
             for name, one in found.items()
