@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 E := examples
 
-.PHONY: demo test check format schema tables benchmark zoo bench bench-smoke mergekit examples clean
+.PHONY: demo test check format docs pages schema tables benchmark zoo bench bench-smoke mergekit examples clean
 
 demo: $(VENV)/.core
 	$(BIN)/kinprint compare $E/child $E/base --control $E/twin
@@ -17,7 +17,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev
 	$(MAKE) check
 
-# All that CI runs, and all that a person needs to run; it builds the smoke zoo and benchmarks it on the way.
+# All that CI runs, and all that a person needs to run; it builds the site, and the smoke zoo and benchmarks it on the way.
 check:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -28,6 +28,17 @@ check:
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The site, in build/site: a warning, which a dead link or anchor is too, is an error.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# What pages show of the program: help, the first answer, numbers and pictures of methods and tests. Three minutes.
+pages: $(VENV)/.dev
+	$(BIN)/python docs/reference/make_commands.py
+	$(BIN)/python docs/reference/make_start.py
+	$(BIN)/python docs/reference/make_evidence.py
+	$(BIN)/python docs/reference/make_methods.py
 
 schema: $(VENV)/.core
 	$(BIN)/python docs/reference/make_schema.py
