@@ -10,12 +10,12 @@ import pytest
 
 from kinprint.architecture import PartKey
 from kinprint.bench.premises import change, gains, gauges, plots, removal, sigma, text
-from kinprint.bench.premises.bulk import density, fit, law
 from kinprint.bench.premises.models import Models, Real, matrix_keys, real_model, some_layers, spread_layers
 from kinprint.bench.premises.records import EXAMPLES, ROSTERS, Curves, Grid, HeatMap, PremisesResult, Series
 from kinprint.bench.premises.removal import Decomposed, Surgery, random_bulk, random_energy, smallest, spikes
 from kinprint.bench.premises.run import measure
 from kinprint.errors import UsageError
+from kinprint.linalg.bulk import density, fit, law
 from kinprint.transform import ModelState
 from kinprint.types import Table
 from kinprint.zoo.model import Model
