@@ -6,7 +6,7 @@ A number that could not be computed is ``None`` with a reason beside it; NaN and
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -233,6 +233,8 @@ class LayerMatch(Record):
         heads: Size of the matched heads, or None.
         units: Size of the matched MLP units, or None.
         derived: Whether one of the sizes is beyond its margin.
+        forms: Cosines of the two layers' forms in the common basis, by form, those that both have, to four digits:
+            ``qk`` and ``vo`` of attention, ``gate`` and ``ud`` (down and up) of the MLP.
     """
 
     suspect: int
@@ -241,6 +243,7 @@ class LayerMatch(Record):
     heads: float | None
     units: float | None
     derived: bool
+    forms: dict[str, float] = {}
 
 
 class LayerMapInfo(Record):
@@ -251,11 +254,17 @@ class LayerMapInfo(Record):
             where blocks were repeated or reordered.
         basis: The common basis in which layers were compared.
         layers: One entry for each layer of the suspect.
+        base_layers: Numbers of the base's layers, the columns of ``table``.
+        table: What the map was chosen from, to four digits: the mean cosine of the forms of each layer of the suspect,
+            in the order of ``layers``, with each of the base; None where two could not be compared. Empty where it
+            would have more than 65,536 cells.
     """
 
     kind: Literal["same", "ordered", "free"]
     basis: str
     layers: tuple[LayerMatch, ...]
+    base_layers: tuple[int, ...] = ()
+    table: tuple[tuple[float | None, ...], ...] = ()
 
 
 class Planting(Record):
