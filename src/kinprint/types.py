@@ -506,6 +506,44 @@ class Comparison(Record):
     control_pairs: tuple[ControlPair, ...] = ()
     behaviour: Behaviour | None = None
 
+    # These draw, and what draws stands above the records: it is imported when asked for (see ARCHITECTURE.md).
+
+    def to_html(self) -> str:
+        """Return the page for people, as ``compare --html`` writes it."""
+        from kinprint.report.html import page
+
+        return page(self)
+
+    def plot_place(self, axes: Any = None) -> Any:  # noqa: ANN401 - matplotlib's, an optional package
+        """Draw where this pair falls among unrelated and related ones; see :func:`kinprint.report.plots.plot`."""
+        return self._plot("place", axes)
+
+    def plot_layers(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw every layer against every other with the map of layers on it."""
+        return self._plot("layers", axes)
+
+    def plot_parts(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw what is left of each layer, part by part."""
+        return self._plot("parts", axes)
+
+    def plot_sigmas(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw standard deviations of both models over depth (Intrinsic Fingerprint)."""
+        return self._plot("sigmas", axes)
+
+    def plot_spectra(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw spectra of both models with the edge of the Marchenko-Pastur bulk."""
+        return self._plot("spectra", axes)
+
+    def plot_gains(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw norm gains of one model against the other's, raw and centred, beside a shuffle."""
+        return self._plot("gains", axes)
+
+    def _plot(self, kind: str, axes: Any) -> Any:  # noqa: ANN401
+        from kinprint.report.figures import figure
+        from kinprint.report.plots import plot
+
+        return plot(figure(kind, self), axes)
+
 
 class RoleSummary(Record):
     """One role of a model, as ``inspect`` shows it."""

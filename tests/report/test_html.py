@@ -16,13 +16,11 @@ import pytest
 
 from kinprint import api
 from kinprint.report.html import page
-from kinprint.report.html.charts import Line, curves, layer_strips
 from kinprint.report.html.markup import tag
 from kinprint.types import (
     Behaviour,
     Comparison,
     ControlPair,
-    LayerMapInfo,
     LayerMatch,
     MethodResult,
     ProbeInfo,
@@ -199,36 +197,6 @@ def test_behaviour_stands_on_an_axis_of_its_own(derived: Comparison) -> None:
     assert "0.9000" in text
     assert "0.2500" in text
     assert "3 of 4 probes of ours" in text
-
-
-# -- pictures ------------------------------------------------------------------------------------------------------
-
-
-def attributes_of(svg: str, name: str) -> list[dict[str, str | None]]:
-    return [attributes for tag, attributes in Parsed(svg).elements if tag == name]
-
-
-def test_a_layer_map_by_hand_shows_a_cut_as_a_step(derived: Comparison) -> None:
-    from kinprint.report.html.charts import layer_map
-
-    places = [(0, 0, True), (1, 2, True), (2, None, False)]
-    layers = tuple(
-        LayerMatch(suspect=a, base=b, similarity=None, heads=0.5, units=None, derived=derived)
-        for a, b, derived in places
-    )
-    cells = attributes_of(layer_map(LayerMapInfo(kind="ordered", basis="stored", layers=layers), 3), "rect")[1:]
-    assert [cell["class"] for cell in cells] == ["heat derived", "heat derived"]
-    across = [float(cell["x"] or 0) for cell in cells]
-    down = [float(cell["y"] or 0) for cell in cells]
-    assert down[1] - down[0] == pytest.approx(2 * (across[1] - across[0]), abs=0.02)
-    assert {cell["fill-opacity"] for cell in cells} == {"0.57"}  # .15 + .85 / 2, to two digits
-
-
-def test_curves_leave_gaps_where_nothing_was_measured() -> None:
-    drawn = curves([Line("suspect", [1.0, None, 3.0], "suspect"), Line("base", [2.0, 2.0, 2.0], "base")], "layer")
-    assert len(attributes_of(drawn, "circle")) == 5
-    assert curves([Line("suspect", [None], "suspect")], "layer") == ""
-    assert len(attributes_of(layer_strips({"heads": [0.5, None]}), "rect")) == 1
 
 
 def test_a_command_names_the_commit_that_was_read(derived: Comparison) -> None:

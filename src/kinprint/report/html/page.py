@@ -12,13 +12,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 
-from kinprint.evidence.population import innocents
+from kinprint.report import figures
 from kinprint.report.behaviour import AXIS
 from kinprint.report.cells import number
-from kinprint.report.html.charts import Line, Mark, curves, figure, layer_map, layer_strips, strip
+from kinprint.report.html.charts import draw
 from kinprint.report.html.markup import Content, Markup, tag
 from kinprint.report.html.words import LIMITS, MEANING, RUNG_MEANING
-from kinprint.report.summary import layer_line
 from kinprint.report.terminal import MEASURED_BESIDE
 from kinprint.report.verdict import RUNGS, standing
 from kinprint.types import (
@@ -38,7 +37,8 @@ from kinprint.verdict.words import probability
 MOST_ROWS = 240
 """Rows of one table; a page of a hundred layers and as many experts stays small, and the JSON holds the rest."""
 
-MATCHED = {"heads": "matched attention heads", "units": "matched MLP units"}
+LAYERED = ("layers", "parts", "sigmas", "spectra", "gains")
+"""Figures of the section on layers."""
 
 
 def page(comparison: Comparison) -> str:
@@ -87,8 +87,8 @@ def _sections(comparison: Comparison) -> Iterator[tuple[str, str, Content]]:
         yield "verdict", "Verdict", _verdict(verdict)
     yield "models", "What was compared", _models(comparison)
     if verdict is not None:
-        yield "place", "Where this pair falls", _place(verdict)
-        yield "layers", "Layer by layer", _layers(comparison, verdict)
+        yield "place", "Where this pair falls", _figures(comparison, "place")
+        yield "layers", "Layer by layer", _figures(comparison, *LAYERED)
         yield "parts", "Parts", _parts(verdict)
         yield "evidence", "Evidence", _evidence(verdict)
         yield "power", "What would have been seen", _power(verdict)
@@ -155,120 +155,8 @@ def _read(count: int, total: int) -> str:
 # -- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _place(verdict: Verdict) -> Content:
-    """Return the pair among independent pairs that the margins and their error rate were found on."""
-    drawn: list[Content] = []
-    for name, words in MATCHED.items():
-        own = next((one for one in verdict.evidence if one.id.split("/")[0] == f"matched-{name}"), None)
-        if own is None or own.size is None:
-            continue
-        strangers = innocents().sizes(name, "report")
-        if not strangers:
-            continue
-        thirds = [
-            Mark(f"{third.side} and {third.control}", value, "third")
-            for third in verdict.third_models
-            if (value := third.sizes.get(name)) is not None
-        ]
-        above = sum(value >= own.size for value in strangers)
-        finding = (
-            f"By {words} the pair is at {own.size:.3f}; "
-            + ("none" if above == 0 else str(above))
-            + f" of {len(strangers)} independent pairs reaches that, the largest is at {max(strangers):.3f}."
-        )
-        caption = (
-            " Each dot is a pair of models that were trained apart; the diamond is this pair, triangles are its sides"
-            " against third models. 0 is what strangers have, 1 the same weights."
-        )
-        marks = [*thirds, Mark("this pair", own.size, "pair")]
-        drawn.append(figure(finding, strip(strangers, marks, own.margin, f"size of {words}"), caption))
-    return drawn
-
-
-def _layers(comparison: Comparison, verdict: Verdict) -> Content:
-    drawn: list[Content] = []
-    found = verdict.layer_map
-    if found is not None and found.layers:
-        derived = sum(one.derived for one in found.layers)
-        named = layer_line(found)
-        deepest = max((one.base for one in found.layers if one.base is not None), default=-1) + 1
-        base_layers = max(comparison.base.geometry.layers or 0, deepest)
-        finding = f"{derived} of {len(found.layers)} layers come from layers of the base" + (
-            f": {named}." if derived else "; where the nearest ones stand is a guess."
-        )
-        caption = " A diagonal is the same order, a step a cut or a repeat. The fuller the colour, the more alike."
-        drawn.append(figure(finding, layer_map(found, base_layers), caption))
-        rows = {
-            "attention heads": [one.heads for one in found.layers],
-            "MLP units": [one.units for one in found.layers],
-            "similarity": [one.similarity for one in found.layers],
-        }
-        drawn.append(figure("How much of each layer is left, by part.", layer_strips(rows)))
-    for method in comparison.methods:
-        if method.method == "intrinsic":
-            drawn += _sigmas(method)
-        elif method.method == "layernorm":
-            drawn += _gains(method)
-    return drawn
-
-
-def _sigmas(method: MethodResult) -> list[Content]:
-    """Return the sequences of standard deviations of both models (Intrinsic Fingerprint), one picture for each role."""
-    table = next((one for one in method.tables if one.title.startswith("standard deviation")), None)
-    if table is None:
-        return []
-    drawn: list[Content] = []
-    places = {name: at for at, name in enumerate(table.columns)}
-    for name in table.columns:
-        role = name.removesuffix(" suspect")
-        if role == name or f"{role} base" not in places:
-            continue
-        lines = [
-            Line(side, [_float(row[places[f"{role} {side}"]]) for row in table.rows], side)
-            for side in ("suspect", "base")
-        ]
-        correlation = next((one.value for one in method.values if one.name == f"{role} pearson"), None)
-        finding = f"Standard deviation of {role} over layers: correlation {number(correlation)}."
-        drawn.append(figure(finding, curves(lines, "layer")))
-    if drawn:
-        reverse = next((one for one in method.controls if one.name.endswith("reversed")), None)
-        said = f" With one model's layers reversed the similarity is {number(reverse.value)}." if reverse else ""
-        text = "Intrinsic Fingerprint: models of one recipe have like curves, so these do not enter the verdict."
-        return [tag("details", tag("summary", "Curves of the Intrinsic Fingerprint"), tag("p", text, said), drawn)]
-    return []
-
-
-def _gains(method: MethodResult) -> list[Content]:
-    """Return cosines of norm gains by layer: raw, what means alone give, centred, and centred after a shuffle."""
-    table = next((one for one in method.tables if one.title == "Norm gains by layer"), None)
-    if table is None:
-        return []
-    places = {name: at for at, name in enumerate(table.columns)}
-    drawn: list[Content] = []
-    for role in dict.fromkeys(str(row[0]) for row in table.rows):
-        rows = [row for row in table.rows if row[0] == role]
-        if len(rows) < 2:
-            continue
-        named = (
-            ("raw cosine", "raw cosine", "base"),
-            ("expected from means alone", "expected raw", "control"),
-            ("centred cosine", "centred cosine", "suspect"),
-            ("centred, shuffled", "shuffled centred", "control"),
-        )
-        lines = [Line(told, [_float(row[places[name]]) for row in rows], kind) for told, name, kind in named]
-        value = next((one.value for one in method.values if one.name == f"{role} centred cosine"), None)
-        drawn.append(figure(f"Gains of {role}: mean centred cosine {number(value)}.", curves(lines, "layer")))
-    if not drawn:
-        return []
-    text = (
-        "Gains lie near one mean, so raw cosines are near 1 for any two models: what the means alone give is drawn "
-        "beside them. The centred cosine is what is left, and its shuffle is what chance gives."
-    )
-    return [tag("details", tag("summary", "Norm gains, raw and centred"), tag("p", text), drawn)]
-
-
-def _float(value: Cell) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def _figures(comparison: Comparison, *kinds: str) -> Content:
+    return [draw(one) for one in figures.found(comparison, *kinds)]
 
 
 # -- evidence --------------------------------------------------------------------------------------------------------
