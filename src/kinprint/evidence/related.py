@@ -12,7 +12,7 @@ from importlib import resources
 
 from kinprint.types import Record
 
-GROUPS = ("rewritten", "cut or rounded", "trained on or merged")
+GROUPS = ("rewritten", "cut or rounded", "trained or merged")
 """What was done: the function was kept; weights were taken away or moved; others were trained or mixed in."""
 
 
