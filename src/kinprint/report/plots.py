@@ -15,7 +15,7 @@ from typing import Any
 from kinprint.errors import UsageError, optional
 from kinprint.report.cells import clean
 from kinprint.report.figures.records import Axis, Chart, Figure, Grid, Panel, Role, Series
-from kinprint.report.figures.scales import ends, ticks
+from kinprint.report.figures.scales import ends, step, ticks
 from kinprint.report.figures.tables import named
 
 STYLE: dict[str, Any] = {
@@ -147,6 +147,7 @@ def _sheet(made: Figure) -> tuple[Any, list[Any]]:
     caption = _wrapped(made.caption, int(CAPTION_LETTERS * wide))
     high = sum(heights) + 0.19 * (title.count("\n") + 1) + 0.14 * (caption.count("\n") + 1) + 0.3
     figure = _library("matplotlib.figure").Figure(figsize=(wide, high), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left", parse_math=False)
     figure.supxlabel(caption, fontsize=7, color="#444444", x=0.01, ha="left", parse_math=False)
     grid = figure.add_gridspec(len(rows), abreast, height_ratios=heights)
@@ -246,6 +247,7 @@ def _grid(axis: Any, grid: Grid) -> None:  # noqa: ANN401
         cells, vmin=grid.low, vmax=grid.high, cmap="viridis", aspect=aspect, interpolation="nearest", origin="upper"
     )
     rectangle = _library("matplotlib.patches").Rectangle
+    axis.set_anchor("W")
     thin = min(1.0, 24 / max(len(grid.columns), len(grid.rows), 1))
     for one in grid.outlines:
         # Black on white is seen on every shade.
@@ -254,7 +256,7 @@ def _grid(axis: Any, grid: Grid) -> None:  # noqa: ANN401
             box = (one.column - 0.44, one.row - 0.44), 0.88, 0.88
             axis.add_patch(rectangle(*box, fill=False, edgecolor=colour, linewidth=width * thin, linestyle=dash))
     _names(grid.columns, axis.set_xticks, MOST_NAMES)
-    _names(grid.rows, axis.set_yticks, MOST_NAMES if grid.square else len(grid.rows))
+    _names(grid.rows, axis.set_yticks, MOST_NAMES if grid.square else max(1, len(grid.rows)))
     axis.set_xlabel(clean(grid.across), parse_math=False)
     axis.set_ylabel(clean(grid.down), parse_math=False)
     axis.set_facecolor("#f4f4f4")
@@ -266,6 +268,5 @@ def _grid(axis: Any, grid: Grid) -> None:  # noqa: ANN401
 
 
 def _names(names: Sequence[str], set_ticks: Any, most: int) -> None:  # noqa: ANN401
-    step = -(-len(names) // max(1, most)) or 1
-    places = range(0, len(names), step)
+    places = range(0, len(names), step(len(names) / most) if names else 1)
     set_ticks(list(places), [named(clean(names[at]), 32) for at in places], parse_math=False)

@@ -12,7 +12,11 @@ from kinprint.types import Comparison, LayerMapInfo, LayerMatch
 MOST_LAYERS = 256
 """Layers of each model that are drawn; no model has more, and a record that says so costs no more than this."""
 
-ORDER = {"same": "the same order", "ordered": "in order, with cuts or repeats", "free": "in another order"}
+ORDER = {
+    "same": "the same order",
+    "ordered": "in order, with cuts or repeats",
+    "free": "with blocks repeated or in another order",
+}
 
 WHOLE = (
     "Cells are the mean cosine of what two layers do to the residual stream, in a common basis. "

@@ -51,9 +51,12 @@ def _panel(comparison: Comparison, name: str, one: Evidence) -> Chart:
     strangers = sorted(innocents().sizes(name, "report"))
     series = [_row(len(GROUPS) + 1, strangers, "innocent", [f"independent pair: {value:.3f}" for value in strangers])]
     for at, group in enumerate(GROUPS):
-        kin = sorted((pair.sizes[name], pair) for pair in related().pairs if pair.group == group and name in pair.sizes)
-        told = [f"{pair.suspect} and {pair.base}: {size:.3f}" for size, pair in kin]
-        series.append(_row(len(GROUPS) - at, [size for size, _ in kin], "related", told))
+        kin = sorted(
+            (pair.sizes[name], f"{pair.suspect} and {pair.base}: {pair.sizes[name]:.3f}")
+            for pair in related().pairs
+            if pair.group == group and name in pair.sizes
+        )
+        series.append(_row(len(GROUPS) - at, [size for size, _ in kin], "related", [told for _, told in kin]))
     verdict = comparison.verdict
     thirds = [
         (size, f"{third.side} and {third.control}: {size:.3f}")

@@ -46,15 +46,25 @@ def ticks(axis: Axis, ends: tuple[float, float], *, most: int) -> list[tuple[flo
     if axis.logarithmic:
         powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
         return [(10.0**power, f"{10.0**power:g}") for power in powers]
-    step = _step((high - low) / max(1, most))
-    step = max(1.0, step) if axis.whole else step
-    first = math.ceil(low / step - 1e-9)
+    least = (high - low) / max(1, most)
+    apart = float(step(least)) if axis.whole else _round(least)
+    first = math.ceil(low / apart - 1e-9)
     # Zero, and not minus zero nor what rounding leaves of it.
-    places = [at * step if at else 0.0 for at in range(first, math.floor(high / step + 1e-9) + 1)]
+    places = [at * apart if at else 0.0 for at in range(first, math.floor(high / apart + 1e-9) + 1)]
     return [(place, f"{place:.6g}") for place in places]
 
 
-def _step(least: float) -> float:
+def step(least: float) -> int:
+    """Return by how many whole numbers ticks stand apart that are to be at least so far apart.
+
+    Example:
+        >>> step(0.4), step(2.6), step(6.0)
+        (1, 5, 10)
+    """
+    return max(1, round(_round(least)))
+
+
+def _round(least: float) -> float:
     """Return the smallest of 1, 2, 5, 10, ... times a power of ten that is at least so large."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))

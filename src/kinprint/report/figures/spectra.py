@@ -58,7 +58,7 @@ def _finding(matrix: str, both: list[tuple[_Bulk, _Bulk]]) -> str:
     told = " and ".join(
         f"{', '.join(map(str, counts))} in the {name}" for name, counts in (("suspect", suspect), ("base", base))
     )
-    words = {1: "the one layer", 2: "two layers", 3: "the first, middle and last layer"}
+    words = {1: "one layer", 2: "two layers", 3: "the first, middle and last layer"}
     return f"Singular values of {matrix} above the edge of a random matrix: {told} ({words[len(both)]})."
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kinprint.report.cells import number
 from kinprint.report.figures.records import Axis, Chart, Figure, Grid, Panel, Rule, Series
-from kinprint.report.figures.scales import ends, ticks
+from kinprint.report.figures.scales import ends, step, ticks
 from kinprint.report.figures.tables import named
 from kinprint.report.html.markup import Content, Markup, tag
 
@@ -283,12 +283,14 @@ def _level(grid: Grid, value: float) -> int:
 def _frame(grid: Grid, cells: _Cells, at: int) -> Markup:
     one = grid.outlines[at]
     box = cells.box(one.row, one.column, inside=1.0)
-    return tag("rect", tag("title", one.told), **box, class_="framed sure" if one.sure else "framed guess")
+    # Of small cells the frame must leave the shade to be seen.
+    width = min(2.0 if one.sure else 1.0, cells.wide / 6)
+    kind = "framed sure" if one.sure else "framed guess"
+    return tag("rect", tag("title", one.told), **box, stroke_width=width, class_=kind)
 
 
 def _names(grid: Grid, cells: _Cells, bottom: float) -> list[Content]:
-    step_across = max(1, math.ceil(len(grid.columns) / max(1.0, len(grid.columns) * cells.wide / 26)))
-    step_down = max(1, math.ceil(len(grid.rows) / max(1.0, len(grid.rows) * cells.high / 13)))
+    step_across, step_down = step(26 / cells.wide), step(13 / cells.high)
     drawn: list[Content] = [
         tag("text", name, x=cells.left + (at + 0.5) * cells.wide, y=bottom + 14, class_="small middle")
         for at, name in enumerate(grid.columns)
