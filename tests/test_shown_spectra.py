@@ -118,3 +118,11 @@ def test_a_gate_that_holds_nan_is_named_and_the_rest_is_there() -> None:
     assert "matrix.mlp.gate.middle" not in found.arrays
     (values, _) = spectrum_tables(found, found)
     assert values.columns == ("rank", "first suspect", "first base", "last suspect", "last base")
+
+
+def test_numbers_beyond_float64_are_a_problem_and_no_crash() -> None:
+    tensors = {name: array.astype(np.float64) for name, array in tiny.llama(1).items()}
+    tensors[GATE.format(3)][:] = 1e300
+    arrays, problems = matrix_spectra(tiny.model(tensors), fold=False)
+    assert [one.partition(": ")[0] for one in problems] == ["spectrum of mlp.gate, layer 3 left out"]
+    assert "matrix.mlp.gate.first" in arrays

@@ -43,11 +43,19 @@ class Value(Record):
 
 
 class Table(Record):
-    """Details of one method, as rows under named columns. ``title`` says what a row is."""
+    """Details of one method, as rows under named columns. ``title`` says what a row is.
+
+    Attributes:
+        title: What a row is.
+        columns: Names.
+        rows: One cell for each column.
+        plotted: Whether the rows are there for a figure: a person would look at that, and not at them.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    plotted: bool = False
 
 
 class MethodResult(Record):

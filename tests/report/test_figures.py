@@ -276,9 +276,17 @@ def test_a_cell_stands_in_its_row_and_column_with_its_number_and_its_shade() -> 
 
 def test_a_line_is_broken_where_a_number_is_missing() -> None:
     parsed = Parsed(draw(figure("sigmas", whole())))
-    lines = [one["d"] or "" for one in parsed.of("curve") if (one["d"] or "") != "M0 0 h18"]
+    lines = [one["d"] or "" for one in parsed.of("curve") if (one["d"] or "") != "M0 12 h18"]
     assert [line.count("M") for line in lines] == [2, 1]
     assert len(parsed.of("point")) == 5
+
+
+def test_marks_that_belong_together_are_one_series_with_the_name_of_its_key() -> None:
+    parsed = Parsed(draw(figure("spectra", whole())))
+    assert [one["data-label"] for one in parsed.of("series")] == ["suspect", "base"]
+    assert len(parsed.of("key")) == 4  # both lines and both edges
+    frames = Parsed(draw(figure("layers", whole()))).of("series")
+    assert [one["data-label"] for one in frames] == ["map: beyond the margin", "map: nearest layer"]
 
 
 def test_marks_tell_their_numbers_and_names_of_others_are_text() -> None:
@@ -305,3 +313,18 @@ def test_a_hundred_layers_stay_small_and_readable() -> None:
     assert len(names) < 100  # not every layer is named: they would lie over each other
     rows = [float(one["y"] or 0) for _, one in names if one.get("class") == "small end"]
     assert min(b - a for a, b in itertools.pairwise(rows)) >= 12
+
+
+def test_the_page_shows_a_figure_and_not_the_rows_that_it_was_drawn_from() -> None:
+    from kinprint.report.html import page
+
+    held = whole()
+    plotted = [
+        one.model_copy(update={"tables": tuple(table.model_copy(update={"plotted": True}) for table in one.tables)})
+        for one in held.methods
+    ]
+    before, after = page(held), page(held.model_copy(update={"methods": tuple(plotted)}))
+    title = "Singular values of mlp.gate by rank"
+    assert title in before
+    assert title not in after
+    assert "Singular values of mlp.gate above the edge" in after

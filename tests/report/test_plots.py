@@ -88,6 +88,11 @@ def test_a_comparison_draws_each_kind_and_a_page(kind: str) -> None:
     assert held.to_html() == page(held)
 
 
+def test_a_legend_names_each_thing_once() -> None:
+    legend = whole().plot_spectra().axes[0].get_legend()
+    assert sorted(one.get_text() for one in legend.get_texts()) == ["base", "edge, base", "edge, suspect", "suspect"]
+
+
 def test_axes_that_are_given_are_drawn_on() -> None:
     own = Sheet()
     axes = own.subplots(1, 2)

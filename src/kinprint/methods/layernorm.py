@@ -368,7 +368,8 @@ def _sample(kinds: Sequence[tuple[str, _Gains, _Gains]]) -> tuple[Table, ...]:
             columns += [f"{where} suspect", f"{where} base", f"{where} base elsewhere"]
             cells += [[float(f"{gain:.6g}") for gain in gains_K] for gains_K in (a_K, b_K, np.roll(b_K, 1))]
         title = "Norm gains of sampled coordinates"
-        return (Table(title=title, columns=tuple(columns), rows=tuple(zip(*cells, strict=True))),)
+        rows = tuple(zip(*cells, strict=True))
+        return (Table(title=title, columns=tuple(columns), rows=rows, plotted=True),)
     return ()
 
 

@@ -194,8 +194,8 @@ def _chart(axis: Any, chart: Chart) -> None:  # noqa: ANN401
         colour = "black" if rule.upright else COLOURS[rule.role]
         dash = "--" if rule.upright else DASHES.get(rule.role, "--")
         line(rule.at, color=colour, linewidth=0.9, linestyle=dash, label=clean(rule.label))
-    for one in chart.series:
-        _series(axis, one)
+    for at, one in enumerate(chart.series):
+        _series(axis, one, known={other.label for other in chart.series[:at] if other.x})
     if chart.x.logarithmic:
         axis.set_xscale("log")
     for which, side, set_ends, set_ticks, set_label in (
@@ -222,12 +222,13 @@ def _ticks(side: Axis, limits: tuple[float, float], set_ticks: Any, *, most: int
     set_ticks([at for at, _ in places], [named(clean(name), 32) for _, name in places], parse_math=False)
 
 
-def _series(axis: Any, one: Series) -> None:  # noqa: ANN401
+def _series(axis: Any, one: Series, known: set[str]) -> None:  # noqa: ANN401
     if not one.x:
         return
     heights = [float("nan") if value is None else value for value in one.y]
     # Names that begin with an underscore are left out of legends, so none may begin with one by chance.
-    label = {"label": clean(one.label)} if one.label and not one.label.startswith("_") else {}
+    shown = one.label and one.label not in known and not one.label.startswith("_")
+    label = {"label": clean(one.label)} if shown else {}
     style: dict[str, Any] = dict(MARKS[one.role])
     if one.joined:
         style = {"linestyle": DASHES.get(one.role, "-"), "linewidth": 1.5}

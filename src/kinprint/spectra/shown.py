@@ -20,7 +20,7 @@ import numpy as np
 
 from kinprint.architecture import ModelView
 from kinprint.checkpoint import Array
-from kinprint.errors import NonFiniteError
+from kinprint.errors import NonFiniteError, UsageError
 from kinprint.fingerprints import Fingerprint
 from kinprint.linalg import singular_values
 from kinprint.linalg.bulk import fit
@@ -61,14 +61,23 @@ def matrix_spectra(model: ModelView, *, fold: bool) -> tuple[dict[str, Array], l
         for place, layer in zip(PLACES, (layers[0], layers[len(layers) // 2], layers[-1]), strict=True):
             try:
                 part_MN = _part(model, role, layer, fold=fold)
-            except NonFiniteError as error:
+                values_S = _checked(part_MN)
+            except (NonFiniteError, UsageError, np.linalg.LinAlgError) as error:
                 problems.append(f"spectrum of {role}, layer {layer} left out: {error}")
                 continue
-            if min(part_MN.shape) < 2:
+            if values_S.size < 2:  # no bulk
                 continue
-            arrays[f"matrix.{role}.{place}"] = singular_values(part_MN)
+            arrays[f"matrix.{role}.{place}"] = values_S
             arrays[f"matrix.{role}.{place}.of"] = np.array([layer, *part_MN.shape], dtype=np.int64)
     return arrays, problems
+
+
+def _checked(part_MN: Array) -> Array:
+    with np.errstate(all="ignore"):  # what overflowed is found below
+        values_S = singular_values(part_MN)
+    if not np.isfinite(values_S).all():
+        raise UsageError("its singular values exceed what float64 holds")
+    return values_S
 
 
 def _part(model: ModelView, role: str, layer: int, *, fold: bool) -> Array:
@@ -120,6 +129,7 @@ def _values(role: str, sides: Mapping[str, _Side]) -> Table:
         title=f"Singular values of {role} by rank",
         columns=("rank", *(f"{place} {name}" for place, name in columns)),
         rows=tuple(rows),
+        plotted=True,
     )
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from kinprint.evidence.population import innocents
 from kinprint.evidence.related import GROUPS, related
-from kinprint.report.figures.records import Axis, Chart, Figure, Missing, Rule, Series
+from kinprint.report.figures.records import Axis, Chart, Figure, Missing, Role, Rule, Series
 from kinprint.report.figures.tables import evidence
 from kinprint.types import Comparison, Evidence
+
+ROWS: dict[Role, str] = {"innocent": "unrelated pairs", "related": "related pairs"}
 
 MATCHED = {"heads": "matched attention heads", "units": "matched MLP units"}
 
@@ -83,9 +85,7 @@ def _panel(comparison: Comparison, name: str, one: Evidence) -> Chart:
     )
 
 
-def _row(at: int, sizes: Sequence[float], role: str, told: Sequence[str]) -> Series:
+def _row(at: int, sizes: Sequence[float], role: Role, told: Sequence[str]) -> Series:
     # Heights that no two neighbours share, so that points do not hide each other.
     heights = tuple(at + _SPREAD * (place * _GOLDEN % 1 - 0.5) for place in range(len(sizes)))
-    return Series(
-        label="", role="innocent" if role == "innocent" else "related", x=tuple(sizes), y=heights, told=tuple(told)
-    )
+    return Series(ROWS[role], role, tuple(sizes), heights, told=tuple(told))

@@ -76,7 +76,7 @@ def _panel(place: str, matrix: str, values: Table, held: dict[tuple[str, str], _
         ]
         spikes = [point for point in points if point[1] > bulk.edge]
         series.append(Series(name, role, *_columns(points), joined=True))
-        series.append(Series("", role, *_columns(spikes)))
+        series.append(Series(name, role, *_columns(spikes)))
         rules.append(Rule(f"edge, {name}", bulk.edge, role, upright=False))
     suspect, base = held[place, "suspect"], held[place, "base"]
     where = f"layer {suspect.layer}" if suspect.layer == base.layer else f"layers {suspect.layer} and {base.layer}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kinprint.report.cells import number
-from kinprint.report.figures.records import Axis, Chart, Figure, Grid, Panel, Rule, Series
+from kinprint.report.figures.records import Axis, Chart, Figure, Grid, Outline, Panel, Rule, Series
 from kinprint.report.figures.scales import ends, step, ticks
 from kinprint.report.figures.tables import named
 from kinprint.report.html.markup import Content, Markup, tag
@@ -39,7 +39,19 @@ _TITLE_LETTERS, _NAME_LETTERS = 7.2, 28
 def draw(made: Figure) -> Markup:
     """Return a figure: the finding, how to read it, and the picture."""
     caption = tag("figcaption", tag("strong", made.title), " ", made.caption)
-    return tag("figure", caption, tag("div", _picture(made), class_="wide", tabindex="0"))
+    # Reached by keys, since it may have to be scrolled, and since keys step through its marks.
+    held = tag("div", _picture(made), class_="wide", tabindex="0", role="group", aria_label=made.title)
+    return tag("figure", caption, held)
+
+
+def series(label: str, *marks: Content) -> Markup:
+    """Return marks that belong together, such as one curve with its points.
+
+    Args:
+        label: What a reader calls them; the name of the switch that hides them, in every panel at once.
+        marks: Their elements.
+    """
+    return tag("g", *marks, class_="series", data_label=label)
 
 
 def _picture(made: Figure) -> Markup:
@@ -89,7 +101,8 @@ class _Scale:
 
 
 def _chart(chart: Chart, width: float, top: float) -> tuple[list[Content], float]:
-    legend = [one for one in chart.series if one.label and one.x]
+    # Of those with one name the first stands for all.
+    legend = list({one.label: one for one in reversed(chart.series) if one.label and one.x}.values())[::-1]
     key, keyed = _legend(legend, chart.rules, width, top)
     top += keyed
     left = _NAMES if chart.y.named else _LEFT
@@ -98,7 +111,10 @@ def _chart(chart: Chart, width: float, top: float) -> tuple[list[Content], float
     y = _Scale(chart.y, ends(chart, "y"), (top + high, top))
     drawn: list[Content] = [key, _across(chart.x, x, top, top + high), _down(chart.y, y, left, width)]
     drawn += [_rule(rule, x, y) for rule in chart.rules]
-    drawn += [_series(one, x, y) for one in chart.series]
+    by_label: dict[str, list[Content]] = {}
+    for one in chart.series:
+        by_label.setdefault(one.label, []).append(_series(one, x, y))
+    drawn += [series(label, marks) if label else marks for label, marks in by_label.items()]
     return drawn, top + high + 38
 
 
@@ -127,7 +143,7 @@ def _down(axis: Axis, y: _Scale, left: float, width: float) -> Markup:
 def _legend(held: Sequence[Series], rules: Sequence[Rule], width: float, top: float) -> tuple[Markup, float]:
     """Return a line for each kind of mark, side by side as far as they go; nothing where a single one needs no name."""
     named_marks: list[tuple[str, Content]] = [(one.label, _sample(one)) for one in held]
-    named_marks += [(one.label, tag("path", d="M0 0 h18", class_=f"rule {one.role}")) for one in rules if one.label]
+    named_marks += [(one.label, tag("path", d="M0 12 h18", class_=f"rule {one.role}")) for one in rules if one.label]
     if len(named_marks) < 2:
         return Markup(""), 0.0
     drawn: list[Content] = []
@@ -136,16 +152,18 @@ def _legend(held: Sequence[Series], rules: Sequence[Rule], width: float, top: fl
         needed = 34 + 6.2 * len(label)
         if place and place + needed > width:
             place, line = 0.0, line + 1
-        text = tag("text", label, x=23, y=4, class_="small")
-        drawn.append(tag("g", sample, text, transform=f"translate({place:.0f} {top + 6 + 16 * line:.0f})"))
+        text = tag("text", label, x=23, y=16, class_="small")
+        drawn.append(
+            tag("g", sample, text, class_="key", transform=f"translate({place:.0f} {top - 6 + 16 * line:.0f})")
+        )
         place += needed
     return tag("g", drawn), 16.0 * (line + 1) + 6
 
 
 def _sample(one: Series) -> Markup:
     if one.joined:
-        return tag("path", d="M0 0 h18", class_=f"curve {one.role}")
-    return tag("path", d=_shape(one, 9.0, 0.0), class_=f"point {one.role}")
+        return tag("path", d="M0 12 h18", class_=f"curve {one.role}")
+    return tag("path", d=_shape(one, 9.0, 12.0), class_=f"point {one.role}")
 
 
 def _rule(rule: Rule, x: _Scale, y: _Scale) -> Markup:
@@ -245,7 +263,7 @@ def _grid(grid: Grid, width: float, top: float) -> tuple[list[Content], float]:
         _shades(grid, left, top),
         tag("rect", x=left, y=cells.top, width=across * wide, height=down * high, class_="ground"),
         *_shading(grid, cells),
-        *[_frame(grid, cells, at) for at in range(len(grid.outlines))],
+        *_frames(grid, cells),
         *_names(grid, cells, bottom),
     ]
     return drawn, bottom + 38
@@ -280,8 +298,15 @@ def _level(grid: Grid, value: float) -> int:
     return round(_LEVELS * max(0.0, min(1.0, share)))
 
 
-def _frame(grid: Grid, cells: _Cells, at: int) -> Markup:
-    one = grid.outlines[at]
+def _frames(grid: Grid, cells: _Cells) -> list[Content]:
+    named_frames = (("map: beyond the margin", True), ("map: nearest layer", False))
+    frames = [
+        (label, [_frame(one, cells) for one in grid.outlines if one.sure == sure]) for label, sure in named_frames
+    ]
+    return [series(label, held) for label, held in frames if held]
+
+
+def _frame(one: Outline, cells: _Cells) -> Markup:
     box = cells.box(one.row, one.column, inside=1.0)
     # Of small cells the frame must leave the shade to be seen.
     width = min(2.0 if one.sure else 1.0, cells.wide / 6)

@@ -251,7 +251,7 @@ def _method(result: MethodResult, pairs: Sequence[ControlPair]) -> Content:
         tag("summary", tag("strong", result.method), " ", tag("span", told, class_="standing")),
         _values("Values", result.values, thirds),
         _values("Controls: what must look negative", result.controls),
-        [_details(table) for table in result.tables],
+        [_details(table) for table in result.tables if not table.plotted],
         tag("ul", [tag("li", note) for note in result.notes]) if result.notes else None,
         _list([("source", result.source), ("method", tag("code", result.id))]),
     )
