@@ -120,7 +120,7 @@ def _chart(chart: Chart, width: float, top: float) -> tuple[list[Content], float
 
 def _across(axis: Axis, x: _Scale, top: float, bottom: float) -> Markup:
     drawn: list[Content] = [tag("line", x1=x.pixels[0], x2=x.pixels[1], y1=bottom, y2=bottom, class_="axis")]
-    for value, name in ticks(axis, x.ends, most=max(3, int((x.pixels[1] - x.pixels[0]) / 60))):
+    for value, name in ticks(axis, x.ends, most=max(3, int((x.pixels[1] - x.pixels[0]) / (34 if axis.whole else 60)))):
         drawn.append(tag("line", x1=x(value), x2=x(value), y1=bottom, y2=bottom + 4, class_="axis"))
         drawn.append(tag("text", name, x=x(value), y=bottom + 16, class_="small middle"))
     drawn.append(tag("text", axis.label, x=sum(x.pixels) / 2, y=bottom + 31, class_="small middle"))
