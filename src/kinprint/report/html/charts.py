@@ -1,6 +1,7 @@
 """Pictures as SVG, drawn from numbers of a record alone; every mark says its value where a pointer rests on it.
 
 Colours are classes of the page's style sheet, so that they follow light and dark; shapes tell what colours tell.
+Marks that belong together are a ``series`` (see there), which the page's script can hide, where a picture has several.
 """
 
 from __future__ import annotations
@@ -40,7 +41,19 @@ class Line:
 
 def figure(title: str, picture: Markup, caption: Content = None) -> Markup:
     """Return a picture under a title that states the finding."""
-    return tag("figure", tag("figcaption", tag("strong", title), caption), tag("div", picture, class_="wide"))
+    # Reached by keys, since it may have to be scrolled, and since keys step through its marks.
+    held = tag("div", picture, class_="wide", tabindex="0", role="group", aria_label=title)
+    return tag("figure", tag("figcaption", tag("strong", title), caption), held)
+
+
+def series(label: str, *marks: Content) -> Markup:
+    """Return marks that belong together, such as one curve with its points.
+
+    Args:
+        label: What a reader calls them; the name of the switch that hides them.
+        marks: Their elements.
+    """
+    return tag("g", *marks, class_="series", data_label=label)
 
 
 def strip(innocents: Sequence[float], marks: Sequence[Mark], margin: float | None, axis: str) -> Markup:
@@ -54,11 +67,13 @@ def strip(innocents: Sequence[float], marks: Sequence[Mark], margin: float | Non
 
     drawn: list[Content] = [_axis_across(low, high, x, base + 18, axis)]
     # Heights that no two neighbours share, so that points do not hide each other.
-    drawn += [
+    dots = [
         tag("circle", tag("title", f"independent pair: {value:.3f}"), cx=x(value), cy=base - (at * _GOLDEN % 1) * 56,
             r=2, class_="innocent")
         for at, value in enumerate(sorted(innocents))
     ]  # fmt: skip
+    drawn.append(series("independent pairs", dots))
+    thirds: list[Content] = []
     if margin is not None:
         drawn += [
             tag("line", x1=x(margin), x2=x(margin), y1=18, y2=base + 18, class_="margin"),
@@ -72,10 +87,12 @@ def strip(innocents: Sequence[float], marks: Sequence[Mark], margin: float | Non
             if mark.kind == "pair"
             else tag("path", tag("title", f"{mark.label}: {mark.value:.3f}"), d=_triangle(where, y, 6), class_="third")
         )
-        drawn.append(shape)
+        (thirds if mark.kind == "third" else drawn).append(shape)
         if mark.kind == "pair":
             place = {"x": where - 12 if end else where + 12, "y": y + 4, "text_anchor": "end" if end else "start"}
             drawn.append(tag("text", f"{mark.label} {mark.value:.3f}", class_="strong", **place))
+    if thirds:
+        drawn.insert(2, series("third models", thirds))
     return _svg(height, axis, drawn)
 
 
@@ -88,6 +105,7 @@ def layer_map(found: LayerMapInfo, base_layers: int) -> Markup:
     grid: list[Content] = [
         tag("rect", x=_LEFT, y=top, width=across * cell, height=base_layers * down, class_="ground"),
     ]
+    cells: dict[str, list[Content]] = {"derived": [], "not derived": []}
     for column, one in enumerate(found.layers[:_MOST_LAYERS]):
         if one.base is None:
             continue
@@ -96,7 +114,7 @@ def layer_map(found: LayerMapInfo, base_layers: int) -> Markup:
             f"suspect {one.suspect} from base {one.base}: heads {number(one.heads)}, units {number(one.units)}, "
             f"similarity {number(one.similarity)}, {'derived' if one.derived else 'not derived'}"
         )
-        grid.append(
+        cells["derived" if one.derived else "not derived"].append(
             tag(
                 "rect",
                 tag("title", told),
@@ -108,6 +126,7 @@ def layer_map(found: LayerMapInfo, base_layers: int) -> Markup:
                 class_="heat derived" if one.derived else "heat",
             )
         )
+    grid += [series(f"layers that are {name}", held) for name, held in cells.items() if held]
     step = max(1, round(across / 12))
     grid += [
         tag("text", one.suspect, x=_LEFT + (at + 0.5) * cell, y=top + base_layers * down + 14, class_="small middle")
@@ -136,17 +155,19 @@ def layer_strips(rows: Mapping[str, Sequence[float | None]]) -> Markup:
     drawn: list[Content] = []
     for at, (name, values) in enumerate(rows.items()):
         y = 8 + 26 * at
+        row: list[Content] = []
         drawn.append(tag("text", name, x=left - 8, y=y + 14, class_="small end"))
         for layer, value in enumerate(values[:_MOST_LAYERS]):
             told = tag("title", f"{name}, layer {layer}: {number(value)}")
             if value is None:
-                drawn.append(tag("circle", told, cx=left + (layer + 0.5) * cell, cy=y + 10, r=1.5, class_="innocent"))
+                row.append(tag("circle", told, cx=left + (layer + 0.5) * cell, cy=y + 10, r=1.5, class_="innocent"))
                 continue
             opacity = 0.08 + 0.92 * max(0.0, min(1.0, value))
-            drawn.append(
+            row.append(
                 tag("rect", told, x=left + layer * cell, y=y, width=max(cell - 1, 2), height=20, fill_opacity=opacity,
                     class_="heat")
             )  # fmt: skip
+        drawn.append(series(name, row))
     y = 8 + 26 * len(rows) + 12
     step = max(1, round(across / 16))
     drawn += [
@@ -186,15 +207,15 @@ def curves(lines: Sequence[Line], axis: str) -> Markup:
     for line in lines:
         points = [(x(layer), y(value)) for layer, value in enumerate(line.values) if value is not None]
         path = " ".join(f"{'L' if at else 'M'}{a:.1f} {b:.1f}" for at, (a, b) in enumerate(points))
-        drawn.append(tag("path", d=path, class_=f"curve {line.kind}"))
-        drawn += [
+        dots = [
             tag("circle", tag("title", f"{line.label}, layer {layer}: {number(value)}"), cx=x(layer), cy=y(value), r=3,
                 class_=f"point {line.kind}")
             for layer, value in enumerate(line.values)
             if value is not None and across <= _MOST_POINTS
         ]  # fmt: skip
-        drawn.append(tag("path", d=f"M{place} 12 h18", class_=f"curve {line.kind}"))
-        drawn.append(tag("text", line.label, x=place + 24, y=16, class_="small"))
+        drawn.append(series(line.label, tag("path", d=path, class_=f"curve {line.kind}"), dots))
+        key = tag("path", d=f"M{place} 12 h18", class_=f"curve {line.kind}")
+        drawn.append(tag("g", key, tag("text", line.label, x=place + 24, y=16, class_="small"), class_="key"))
         place += 44 + 7 * len(line.label)
     return _svg(bottom + 42, axis, drawn)
 
