@@ -23,7 +23,11 @@ def methods(comparison: Comparison) -> Content:
         return None
     if comparison.status == "not_comparable":
         return tag("p", f"Not comparable: {comparison.reason or 'no reason given'}")
-    return [tag("p", MEASURED_BESIDE), [_method(result, comparison.control_pairs) for result in comparison.methods]]
+    return [
+        tag("p", MEASURED_BESIDE),
+        tag("h3", "Method by method"),
+        [_method(result, comparison.control_pairs) for result in comparison.methods],
+    ]
 
 
 def behaviour(found: Behaviour) -> Content:
@@ -37,6 +41,7 @@ def behaviour(found: Behaviour) -> Content:
         tag("p", AXIS),
         tag("p", tag("strong", found.summary)),
         tag("p", f"{probes.asked} of {probes.given} probes of {probes.name} ({probes.digest})."),
+        tag("h3", "Method by method"),
         [_method(result, found.control_pairs) for result in found.methods],
     ]
 

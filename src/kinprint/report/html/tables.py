@@ -8,6 +8,9 @@ from kinprint.report.cells import number
 from kinprint.report.html.markup import Content, Markup, tag
 from kinprint.types import Cell, Table, Value
 
+_DENSE = 8
+"""Columns above which paper needs smaller print."""
+
 MOST_ROWS = 240
 """Rows of one table; a page of a hundred layers and as many experts stays small, and the JSON holds the rest."""
 
@@ -95,7 +98,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell | Markup]], label
         ],
     )
     body = [tag("tr", [_cell(cell) for cell in row]) for row in held]
-    kind = " ".join(filter(None, ["sortable" if len(held) > 1 else "", "numbers" if all(numeric) else ""])) or None
+    kinds = {"sortable": len(held) > 1, "numbers": all(numeric), "dense": len(columns) > _DENSE}
+    kind = " ".join(name for name, given in kinds.items() if given) or None
     # Reached by keys, since it may have to be scrolled; so it has a role and a name.
     return tag(
         "div",
