@@ -18,7 +18,7 @@ def report(
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="What compare --json wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")],
 ) -> None:
-    """Turn the JSON of a comparison into one page of HTML that needs no network and runs no script."""
+    """Turn the JSON of a comparison into one page of HTML that needs no network."""
     from pydantic import ValidationError
 
     from kinprint.report.html import page
