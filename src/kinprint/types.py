@@ -484,6 +484,46 @@ class Behaviour(Record):
     spent: Spent | None = None
 
 
+class Request(Record):
+    """What was asked for, so that the same can be asked again; ``alpha`` is in the verdict.
+
+    Attributes:
+        mode: How much evidence was gathered.
+        methods: Methods that were asked for by name; None where the mode chose them.
+        component: The part that was compared in place of the language model.
+        budget: Bytes of each model that might be read; None for no limit.
+        layers: Layers that might be read whole; None for no limit.
+        full: Whether every layer was to be read and every value compared.
+        device: Where arrays were to be worked through.
+        behaviour: Whether the models were to be run on texts too.
+    """
+
+    mode: Literal["quick", "default", "thorough"]
+    methods: tuple[str, ...] | None = None
+    component: str | None = None
+    budget: int | None = None
+    layers: int | None = None
+    full: bool = False
+    device: str = "cpu"
+    behaviour: bool = False
+
+
+class Environment(Record):
+    """What numbers may depend on in their last digits, beside program and seeds.
+
+    Attributes:
+        python: Version.
+        numpy: Version.
+        system: Operating system and kind of processor, such as ``Linux x86_64``.
+        device: Where arrays were worked through, with the version that did it.
+    """
+
+    python: str
+    numpy: str
+    system: str
+    device: str
+
+
 class Comparison(Record):
     """The verdict on one pair, and what the methods of the literature measure on it.
 
@@ -500,6 +540,8 @@ class Comparison(Record):
         methods: What each method measured on the pair.
         control_pairs: What the same methods measured on each side against each third model.
         behaviour: What both do on the same probes, where that was asked for; it does not enter the verdict.
+        request: What was asked for; None in results of older programs.
+        environment: What it was measured with; None in results of older programs.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -513,6 +555,8 @@ class Comparison(Record):
     methods: tuple[MethodResult, ...] = ()
     control_pairs: tuple[ControlPair, ...] = ()
     behaviour: Behaviour | None = None
+    request: Request | None = None
+    environment: Environment | None = None
 
     # These draw, and what draws stands above the records: it is imported when asked for (see ARCHITECTURE.md).
 

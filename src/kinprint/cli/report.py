@@ -24,7 +24,7 @@ def report(
     result: ResultArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")],
 ) -> None:
-    """Turn the JSON of a comparison into one page of HTML that needs no network and runs no script."""
+    """Turn the JSON of a comparison into one page of HTML that needs no network."""
     from kinprint.report.html import page
 
     write_text(page(kept(result)), output)
