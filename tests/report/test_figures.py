@@ -158,8 +158,8 @@ def test_gains_are_drawn_raw_and_about_their_means_beside_another_coordinate() -
     assert [(one.x, one.y) for one in centred.series] == [((1.0, -1.0), (-1.0, 1.0)), ((-1.0, 1.0), (-1.0, 1.0))]
     # Raw gains are seen from 0, which is why their cosine is near 1.
     assert (raw.x.low or 0) <= 0
-    assert raw.title == "layer 2, raw: cosine 0.990, shuffled 0.970"
-    assert centred.title == "layer 2, centred: 0.200, shuffled 0.010"
+    assert raw.title == "layer 2: 0.99, shuffled 0.97"
+    assert centred.title == "layer 2: 0.20, shuffled 0.01"
     assert [one.label for one in over_layers.series][2] == "centred cosine"
 
 
@@ -194,6 +194,13 @@ def test_tables_with_the_wrong_columns_draw_nothing_false() -> None:
             table["columns"] = ["x" for _ in table["columns"]]
     broken = Comparison.model_validate(held)
     assert {one.kind for one in found(broken, *KINDS)} == {"place", "layers", "parts"}
+    for kept in ("suspect", "expert", "layer", "rank", "norm", "place"):
+        held = json.loads(whole().model_dump_json())
+        for one in (*held["verdict"]["evidence"], *held["methods"]):
+            for table in one["tables"]:
+                table["columns"] = [name if name == kept else "x" for name in table["columns"]]
+        kinds = {one.kind for one in found(Comparison.model_validate(held), *KINDS)}
+        assert kinds == {"place", "layers", "parts"}, kept
     short = json.loads(whole().model_dump_json())
     for one in short["methods"]:
         for table in one["tables"]:

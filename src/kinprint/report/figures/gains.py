@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from kinprint.report.cells import number
 from kinprint.report.figures.records import Axis, Chart, Figure, Missing, Role, Series
-from kinprint.report.figures.tables import MOST_PANELS, as_number, column, method, numbers, table
+from kinprint.report.figures.tables import MOST_ROWS, as_number, column, method, numbers, table
 from kinprint.types import Cell, Comparison, MethodResult, Table, Value
 
 CAPTION = (
     "Each dot is one coordinate of a norm's gain in both models; each cross sets it against another coordinate of the "
-    "base, as a shuffle does. Trained gains lie near one mean, so raw cosines are near 1 for most pairs; what means "
+    "base, as a shuffle does; above them are the cosines of both. Trained gains lie near one mean, so raw cosines are near 1 for most pairs; what means "
     "alone give is a line of its own. About the means a copy lies on a slope and a stranger is a cloud, and so is a "
     "copy whose stream was permuted or rotated. This enters no verdict."
 )
@@ -23,7 +23,8 @@ LINES: tuple[tuple[str, str, Role], ...] = (
     ("centred, shuffled", "shuffled centred", "control"),
 )
 
-MOST_PLACES = 3
+ABREAST = 3
+"""Layers whose gains are drawn, and norms whose cosines are: three rows of panels, which a page of paper holds."""
 
 
 def gains(comparison: Comparison) -> Figure | Missing:
@@ -33,10 +34,13 @@ def gains(comparison: Comparison) -> Figure | Missing:
     if result is None or by_layer is None or not by_layer.rows:
         return Missing("gains", "the method layernorm did not measure this pair; compare with --method layernorm")
     sample = table(result.tables, "Norm gains of sampled coordinates")
-    panels = [*(_scatters(sample, by_layer) if sample is not None else ()), *_curves(by_layer)]
+    scatters = _scatters(sample, by_layer) if sample is not None else []
+    panels = [*scatters, *_curves(by_layer)[:ABREAST]]
     if not panels:
         return Missing("gains", "no norm of the residual stream has layers to draw")
-    return Figure(kind="gains", title=_finding(result), caption=CAPTION, panels=tuple(panels[:MOST_PANELS]), abreast=2)
+    return Figure(
+        kind="gains", title=_finding(result), caption=CAPTION, panels=tuple(panels), abreast=max(2, len(scatters) // 2)
+    )
 
 
 def _finding(result: MethodResult) -> str:
@@ -58,9 +62,10 @@ def _value(values: Sequence[Value], name: str) -> float | None:
 
 
 def _scatters(sample: Table, by_layer: Table) -> list[Chart]:
-    panels: list[Chart] = []
+    raw: list[Chart] = []
+    centred: list[Chart] = []
     norms = [name.removesuffix(" suspect") for name in sample.columns if name.endswith(" suspect")]
-    for norm in norms[:MOST_PLACES]:
+    for norm in norms[:ABREAST]:
         points = [
             (suspect, base, other)
             for suspect, base, other in zip(
@@ -75,11 +80,10 @@ def _scatters(sample: Table, by_layer: Table) -> list[Chart]:
         where = f"layer {layer}" if layer else name
         means = [sum(column) / len(points) for column in zip(*points, strict=True)]
         about = [tuple(value - mean for value, mean in zip(one, means, strict=True)) for one in points]
-        told = f"{where}, raw: cosine {_cosines(row, 'raw cosine', 'shuffled raw')}"
-        panels.append(_scatter(told, "gain", points))
-        told = f"{where}, centred: {_cosines(row, 'centred cosine', 'shuffled centred')}"
-        panels.append(_scatter(told, "gain less mean", about))
-    return panels
+        raw.append(_scatter(f"{where}: {_cosines(row, 'raw cosine', 'shuffled raw')}", "raw gain", points))
+        told = f"{where}: {_cosines(row, 'centred cosine', 'shuffled centred')}"
+        centred.append(_scatter(told, "gain less mean", about))
+    return [*raw, *centred]
 
 
 def _scatter(title: str, what: str, points: Sequence[Sequence[float]]) -> Chart:
@@ -110,7 +114,7 @@ def _row(by_layer: Table, norm: str) -> dict[str, Cell]:
 
 def _cosines(row: dict[str, Cell], own: str, shuffled: str) -> str:
     values = (as_number(row.get(name)) for name in (own, shuffled))
-    mine, chance = ("-" if value is None else f"{value:.3f}" for value in values)
+    mine, chance = ("-" if value is None else f"{value:.2f}" for value in values)
     return f"{mine}, shuffled {chance}"
 
 

@@ -97,7 +97,7 @@ def _experts(comparison: Comparison) -> Iterator[_Strip]:
     if held is None:
         return
     found: dict[str, dict[int, float | None]] = {}
-    for layer, expert, size in zip(*(column(held, name) for name in ("suspect", "expert", "size")), strict=True):
+    for layer, expert, size in zip(*(column(held, name) for name in ("suspect", "expert", "size")), strict=False):
         if isinstance(layer, int) and isinstance(expert, int):
             found.setdefault(f"expert {expert}", {})[layer] = as_number(size)
     yield from list(found.items())[:MOST_EXPERTS]
@@ -125,5 +125,5 @@ def _stored(comparison: Comparison) -> Iterator[_Strip]:
     layers = column(held, "layer")
     for role in held.columns[1:]:
         if role.startswith(("attn.", "mlp.", "moe.")):
-            by_layer = dict(zip(layers, numbers(held, role), strict=True))
+            by_layer = dict(zip(layers, numbers(held, role), strict=False))
             yield f"{STORED.get(role, role)} as stored", {at: by_layer[at] for at in by_layer if isinstance(at, int)}

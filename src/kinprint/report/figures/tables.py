@@ -9,8 +9,8 @@ from kinprint.types import Cell, Comparison, Evidence, MethodResult, Table
 MOST_ROWS = 2048
 """Rows of a table that are drawn: six norms of more layers than any model has."""
 
-MOST_PANELS = 12
-"""Panels of a figure that come from columns or rows of a table."""
+MOST_PANELS = 6
+"""Panels of a figure that come from columns of a table: three rows of two, which a page of paper holds."""
 
 
 def method(comparison: Comparison, name: str) -> MethodResult | None:

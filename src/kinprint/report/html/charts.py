@@ -20,7 +20,7 @@ _WIDTH, _GAP = 720.0, 16.0
 _LEFT, _RIGHT, _NAMES = 60.0, 12.0, 172.0
 """Pixels left of what is drawn, for numbers; for names; and right of it."""
 
-_HIGH, _LINE = 200.0, 20.0
+_HIGH, _LINE = 180.0, 20.0
 """Pixels of a chart from top to bottom; and of one name, where names stand in place of numbers."""
 
 _CELL, _STRIP, _MOST_HIGH = 30.0, 20.0, 620.0
