@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from kinprint.report.cells import number
 from kinprint.report.figures.records import Axis, Chart, Figure, Missing, Role, Series
-from kinprint.report.figures.tables import MOST_ROWS, as_number, column, method, numbers, table
+from kinprint.report.figures.tables import as_number, column, method, numbers, table
 from kinprint.types import Cell, Comparison, MethodResult, Table, Value
 
 CAPTION = (
     "Each dot is one coordinate of a norm's gain in both models; each cross sets it against another coordinate of the "
-    "base, as a shuffle does; above them are the cosines of both. Trained gains lie near one mean, so raw cosines are near 1 for most pairs; what means "
-    "alone give is a line of its own. About the means a copy lies on a slope and a stranger is a cloud, and so is a "
-    "copy whose stream was permuted or rotated. This enters no verdict."
+    "base, as a shuffle does; above them stand both cosines. Trained gains lie near one mean, so raw cosines are near "
+    "1 for most pairs; what means alone give is a line of its own. About the means a copy lies on a slope and a "
+    "stranger is a cloud, and so is a copy whose stream was permuted or rotated. This enters no verdict."
 )
 
 LINES: tuple[tuple[str, str, Role], ...] = (
@@ -124,6 +124,7 @@ def _cosines(row: dict[str, Cell], own: str, shuffled: str) -> str:
 def _curves(by_layer: Table) -> list[Chart]:
     panels: list[Chart] = []
     norms, layers = column(by_layer, "norm"), column(by_layer, "layer")
+    lines = [(label, numbers(by_layer, name), role) for label, name, role in LINES]
     for norm in dict.fromkeys(map(str, norms)):
         rows = [at for at, name in enumerate(norms) if str(name) == norm and isinstance(layers[at], int)]
         if len(rows) < 2:
@@ -131,9 +132,11 @@ def _curves(by_layer: Table) -> list[Chart]:
         x = tuple(float(layer) for at in rows if isinstance(layer := layers[at], int))
         series = [
             Series(label, role, x, tuple(cells[at] for at in rows), joined=True)
-            for label, name, role in LINES
-            if (cells := numbers(by_layer, name))
+            for label, cells, role in lines
+            if any(cells[at] is not None for at in rows)
         ]
+        if not series:
+            continue
         panels.append(
             Chart(
                 title=f"{norm}: cosines of gains",

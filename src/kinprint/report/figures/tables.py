@@ -30,11 +30,10 @@ def table(tables: Sequence[Table], title: str) -> Table | None:
 
 
 def column(held: Table, name: str) -> tuple[Cell, ...]:
-    """Return the first cells of a column, None in rows that are too short; empty where there is no such column."""
-    if name not in held.columns:
-        return ()
-    at = held.columns.index(name)
-    return tuple(row[at] if at < len(row) else None for row in held.rows[:MOST_ROWS])
+    """Return a cell for each of the first rows; None where a row is too short, or the table has no such column."""
+    rows = held.rows[:MOST_ROWS]
+    at = held.columns.index(name) if name in held.columns else None
+    return tuple(row[at] if at is not None and at < len(row) else None for row in rows)
 
 
 def numbers(held: Table, name: str) -> tuple[float | None, ...]:
