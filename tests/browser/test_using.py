@@ -122,8 +122,9 @@ def test_a_mark_under_the_pointer_or_stepped_to_is_read_out(opened: Opener) -> N
     figure = page.locator("#layers figure").first
     out = figure.get_by_role("status")
     hint = out.inner_text()
-    figure.locator("rect.heat").nth(2).hover()
-    told = figure.locator("rect.heat title").all_text_contents()
+    marks = figure.locator("svg :has(> title)")
+    told = figure.locator("svg title").all_text_contents()
+    marks.nth(2).hover()
     assert out.inner_text() == told[2]
     figure.locator(".wide").focus()
     page.keyboard.press("Home")
