@@ -124,16 +124,16 @@ def _cosines(row: dict[str, Cell], own: str, shuffled: str) -> str:
 def _curves(by_layer: Table) -> list[Chart]:
     panels: list[Chart] = []
     norms, layers = column(by_layer, "norm"), column(by_layer, "layer")
-    lines = [(label, numbers(by_layer, name), role) for label, name, role in LINES]
+    held = {name: numbers(by_layer, name) for _, name, _ in LINES}
     for norm in dict.fromkeys(map(str, norms)):
         rows = [at for at, name in enumerate(norms) if str(name) == norm and isinstance(layers[at], int)]
         if len(rows) < 2:
             continue
         x = tuple(float(layer) for at in rows if isinstance(layer := layers[at], int))
         series = [
-            Series(label, role, x, tuple(cells[at] for at in rows), joined=True)
-            for label, cells, role in lines
-            if any(cells[at] is not None for at in rows)
+            Series(label, role, x, tuple(held[name][at] for at in rows), joined=True)
+            for label, name, role in LINES
+            if any(held[name][at] is not None for at in rows)
         ]
         if not series:
             continue
