@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 E := examples
 
-.PHONY: demo test check format docs pages schema tables benchmark zoo bench bench-smoke mergekit examples clean
+.PHONY: demo test check format docs pages schema screenshots tables benchmark zoo bench bench-smoke mergekit examples clean
 
 demo: $(VENV)/.core
 	$(BIN)/kinprint compare $E/child $E/base --control $E/twin
@@ -43,6 +43,10 @@ pages: $(VENV)/.dev
 schema: $(VENV)/.core
 	$(BIN)/python docs/reference/make_schema.py
 
+# Needs a Chromium that is installed.
+screenshots: $(VENV)/.dev
+	$(BIN)/python docs/reference/make_screenshots.py
+
 tables: $(VENV)/.core
 	$(BIN)/python docs/reference/make_zoo.py
 
@@ -71,6 +75,7 @@ benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/verdict.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/cost.py --without smollm2 --without behave
 
 # Trains the four example models again (about ten minutes on two cores).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,18 @@ from kinprint.errors import CheckpointError, UsageError
 from kinprint.evidence.sampling import few_experts
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod, Method, ModelFingerprint
 from kinprint.linalg.device import CPU, Device
-from kinprint.types import Behaviour, Comparison, ControlPair, Inspection, MethodResult, ModelInfo, RoleSummary, Verdict
+from kinprint.types import (
+    Behaviour,
+    Comparison,
+    ControlPair,
+    Environment,
+    Inspection,
+    MethodResult,
+    ModelInfo,
+    Request,
+    RoleSummary,
+    Verdict,
+)
 from kinprint.verdict import (
     ALPHA,
     Limits,
@@ -148,14 +160,25 @@ def compare(
     """
     if not 0 < alpha < 1:
         raise UsageError(f"alpha is {alpha}: give a probability between 0 and 1")
-    chosen = [] if methods is None and mode == "quick" else registry.select(methods or _METHODS_OF.get(mode))
+    asked = None if methods is None else tuple(methods)
+    chosen = [] if asked is None and mode == "quick" else registry.select(asked or _METHODS_OF.get(mode))
     limits = limits or Limits(full=mode == "thorough")
     place = Device.of(device)
+    request = Request(
+        mode=mode,
+        methods=asked,
+        component=component,
+        budget=limits.budget,
+        layers=limits.layers,
+        full=limits.full,
+        device=device,
+        behaviour=with_behaviour,
+    )
     sides = _opened((suspect, base, *controls), component, limits, place)
     pairs = [(0, 1), *((side, third) for third in range(2, len(sides)) for side in (0, 1))]
     meter = Meter(progress, planned=len(pairs) * len(chosen))
     verdict = _verdict(sides, mode, alpha, limits, meter, announce)
-    if methods is None:
+    if asked is None:
         sides = _as_read(sides, verdict)
     results: dict[tuple[int, int], list[MethodResult]] = {pair: [] for pair in pairs}
     for a, b in pairs:
@@ -184,6 +207,18 @@ def compare(
             for a, b in pairs[1:]
         ),
         behaviour=behaviour,
+        request=request,
+        environment=_environment(place),
+    )
+
+
+def _environment(device: Device) -> Environment:
+    """Return what numbers may depend on in their last digits."""
+    return Environment(
+        python=platform.python_version(),
+        numpy=np.__version__,
+        system=f"{platform.system()} {platform.machine()}",
+        device=device.description,
     )
 
 

@@ -6,7 +6,7 @@ A number that could not be computed is ``None`` with a reason beside it; NaN and
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -43,11 +43,19 @@ class Value(Record):
 
 
 class Table(Record):
-    """Details of one method, as rows under named columns. ``title`` says what a row is."""
+    """Details of one method, as rows under named columns. ``title`` says what a row is.
+
+    Attributes:
+        title: What a row is.
+        columns: Names.
+        rows: One cell for each column.
+        plotted: Whether the rows are there for a figure: a person would look at that, and not at them.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    plotted: bool = False
 
 
 class MethodResult(Record):
@@ -233,6 +241,8 @@ class LayerMatch(Record):
         heads: Size of the matched heads, or None.
         units: Size of the matched MLP units, or None.
         derived: Whether one of the sizes is beyond its margin.
+        forms: Cosines of the two layers' forms in the common basis, by form, those that both have, to four digits:
+            ``qk`` and ``vo`` of attention, ``gate`` and ``ud`` (down and up) of the MLP.
     """
 
     suspect: int
@@ -241,6 +251,7 @@ class LayerMatch(Record):
     heads: float | None
     units: float | None
     derived: bool
+    forms: dict[str, float] = {}
 
 
 class LayerMapInfo(Record):
@@ -251,11 +262,17 @@ class LayerMapInfo(Record):
             where blocks were repeated or reordered.
         basis: The common basis in which layers were compared.
         layers: One entry for each layer of the suspect.
+        base_layers: Numbers of the base's layers, the columns of ``table``.
+        table: What the map was chosen from, to four digits: the mean cosine of the forms of each layer of the suspect,
+            in the order of ``layers``, with each of the base; None where two could not be compared. Empty where it
+            would have more than 65,536 cells.
     """
 
     kind: Literal["same", "ordered", "free"]
     basis: str
     layers: tuple[LayerMatch, ...]
+    base_layers: tuple[int, ...] = ()
+    table: tuple[tuple[float | None, ...], ...] = ()
 
 
 class Planting(Record):
@@ -467,6 +484,46 @@ class Behaviour(Record):
     spent: Spent | None = None
 
 
+class Request(Record):
+    """What was asked for, so that the same can be asked again; ``alpha`` is in the verdict.
+
+    Attributes:
+        mode: How much evidence was gathered.
+        methods: Methods that were asked for by name; None where the mode chose them.
+        component: The part that was compared in place of the language model.
+        budget: Bytes of each model that might be read; None for no limit.
+        layers: Layers that might be read whole; None for no limit.
+        full: Whether every layer was to be read and every value compared.
+        device: Where arrays were to be worked through.
+        behaviour: Whether the models were to be run on texts too.
+    """
+
+    mode: Literal["quick", "default", "thorough"]
+    methods: tuple[str, ...] | None = None
+    component: str | None = None
+    budget: int | None = None
+    layers: int | None = None
+    full: bool = False
+    device: str = "cpu"
+    behaviour: bool = False
+
+
+class Environment(Record):
+    """What numbers may depend on in their last digits, beside program and seeds.
+
+    Attributes:
+        python: Version.
+        numpy: Version.
+        system: Operating system and kind of processor, such as ``Linux x86_64``.
+        device: Where arrays were worked through, with the version that did it.
+    """
+
+    python: str
+    numpy: str
+    system: str
+    device: str
+
+
 class Comparison(Record):
     """The verdict on one pair, and what the methods of the literature measure on it.
 
@@ -483,6 +540,8 @@ class Comparison(Record):
         methods: What each method measured on the pair.
         control_pairs: What the same methods measured on each side against each third model.
         behaviour: What both do on the same probes, where that was asked for; it does not enter the verdict.
+        request: What was asked for; None in results of older programs.
+        environment: What it was measured with; None in results of older programs.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -496,6 +555,46 @@ class Comparison(Record):
     methods: tuple[MethodResult, ...] = ()
     control_pairs: tuple[ControlPair, ...] = ()
     behaviour: Behaviour | None = None
+    request: Request | None = None
+    environment: Environment | None = None
+
+    # These draw, and what draws stands above the records: it is imported when asked for (see ARCHITECTURE.md).
+
+    def to_html(self) -> str:
+        """Return the page for people, as ``compare --html`` writes it."""
+        from kinprint.report.html import page
+
+        return page(self)
+
+    def plot_place(self, axes: Any = None) -> Any:  # noqa: ANN401 - matplotlib's, an optional package
+        """Draw where this pair falls among unrelated and related ones; see :func:`kinprint.report.plots.plot`."""
+        return self._plot("place", axes)
+
+    def plot_layers(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw every layer against every other with the map of layers on it."""
+        return self._plot("layers", axes)
+
+    def plot_parts(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw what is left of each layer, part by part."""
+        return self._plot("parts", axes)
+
+    def plot_sigmas(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw standard deviations of both models over depth (Intrinsic Fingerprint)."""
+        return self._plot("sigmas", axes)
+
+    def plot_spectra(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw spectra of both models with the edge of the Marchenko-Pastur bulk."""
+        return self._plot("spectra", axes)
+
+    def plot_gains(self, axes: Any = None) -> Any:  # noqa: ANN401
+        """Draw norm gains of one model against the other's, raw and centred, beside a shuffle."""
+        return self._plot("gains", axes)
+
+    def _plot(self, kind: str, axes: Any) -> Any:  # noqa: ANN401
+        from kinprint.report.figures import figure
+        from kinprint.report.plots import plot
+
+        return plot(figure(kind, self), axes)
 
 
 class RoleSummary(Record):

@@ -55,6 +55,16 @@ def test_noise_lowers_the_size_and_more_noise_lowers_it_more() -> None:
     assert found[0] > found[1] > found[2] > 0.2
 
 
+def test_sizes_of_experts_are_kept_layer_by_layer_and_a_dense_model_has_none() -> None:
+    mixture = random("mixtral", 0, layers=2)
+    (layers, experts) = both(pair(mixture, mixture))[1].tables
+    assert layers.title == "units of facing layers"
+    assert experts.title == "experts of facing layers"
+    assert {row[:2] for row in experts.rows} == {(0, 0), (1, 1)}
+    assert all(row[3] == pytest.approx(1, abs=1e-3) for row in experts.rows)
+    assert len(both(pair(BASE, BASE))[1].tables) == 1
+
+
 def test_there_is_no_p_value() -> None:
     assert all(evidence.log10_p is None for evidence in both(pair(disguised(BASE), BASE)))
 

@@ -17,7 +17,7 @@ from kinprint.alignment.trunk import Attention, Layer, Units
 from kinprint.architecture import view
 from kinprint.checkpoint import MemoryCheckpoint
 from kinprint.evidence.pair import BASES, Facing, Pair
-from kinprint.evidence.sizes import group_cosines, matched_heads, matched_units, trunk_size, unit_size
+from kinprint.evidence.sizes import group_cosines, matched_heads, matched_mlps, matched_units, trunk_size, unit_size
 from kinprint.transform import ModelState
 from kinprint.transform.cutting import strongest_units, with_groups, with_layers, with_residual, with_units
 from kinprint.transform.upcycling import upcycled
@@ -254,6 +254,18 @@ def test_every_expert_faces_the_one_that_is_most_like_it() -> None:
     mine, theirs = Layer(None, (experts[0], experts[1])), Layer(None, (experts[2], experts[1], experts[0]))
     assert matched_units(mine, theirs, eight) == pytest.approx(1, abs=1e-6)
     assert matched_units(mine, Layer(None, (experts[2], experts[1])), eight) == pytest.approx(0.5, abs=0.2)
+
+
+def test_each_expert_that_is_matched_keeps_its_number_and_its_size() -> None:
+    rng = np.random.default_rng(0)
+    experts = [replace(mlp(*(rng.standard_normal((6, 8)) for _ in range(3))), expert=at) for at in range(3)]
+    eight = Basis("stored", np.eye(8), np.eye(8))
+    mine, theirs = Layer(None, (experts[2], experts[1])), Layer(None, (experts[1],))
+    found = matched_mlps(mine, theirs, eight)
+    assert [expert for expert, _ in found] == [2, 1]
+    assert found[1][1] == pytest.approx(1, abs=1e-6)
+    assert matched_units(mine, theirs, eight) == pytest.approx((found[0][1] + found[1][1]) / 2)
+    assert matched_mlps(mine, Layer(None, ()), eight) == []
 
 
 def test_layers_without_attention_or_an_mlp_have_no_size() -> None:

@@ -14,7 +14,7 @@ from kinprint.architecture import ModelView, view
 from kinprint.checkpoint import MemoryCheckpoint
 from kinprint.fingerprints import Fingerprint
 from kinprint.linalg.gains import effect_size
-from kinprint.methods.layernorm import COLUMNS, GAINS_ID, METHOD, compare, extract, reference_layers
+from kinprint.methods.layernorm import COLUMNS, GAINS_ID, METHOD, SAMPLED, compare, extract, reference_layers
 from kinprint.transform import ModelState, preserve
 from kinprint.types import MethodResult
 from methods import tiny
@@ -229,6 +229,32 @@ def test_a_nan_is_named_and_takes_its_kind_of_norm_with_it() -> None:
     assert reasons["norm.mlp raw cosine"] is None
     assert not any(control.name.startswith("norm.attn ") for control in result.controls)
     assert [row[1] for row in result.tables[0].rows if row[0] == "norm.attn"] == [0, 1, 3]
+
+
+def test_sampled_gains_stand_beside_the_bases_and_beside_those_of_another_coordinate() -> None:
+    rng = np.random.default_rng(0)
+    one, two = (fingerprint(**{f"attn_{layer}": positive(rng, 0.1) for layer in range(5)}) for _ in range(2))
+    table = compare(one, two).tables[1]
+    assert table.columns[:4] == (
+        "coordinate", "norm.attn@0 suspect", "norm.attn@0 base", "norm.attn@0 base elsewhere",
+    )  # fmt: skip
+    assert [name for name in table.columns if name.endswith("suspect")] == [
+        f"norm.attn@{layer} suspect" for layer in (0, 2, 4)
+    ]
+    coordinates = [row[0] for row in table.rows]
+    assert len(set(coordinates)) == SAMPLED == len(coordinates)
+    stored = one.arrays["norm.attn@0"], two.arrays["norm.attn@0"]
+    for before, row in zip(table.rows[-1:] + table.rows, table.rows, strict=False):
+        expected = (stored[0][row[0]], stored[1][row[0]], stored[1][before[0]])
+        np.testing.assert_allclose(np.array(row[1:4], dtype=float), expected, rtol=1e-5)  # six digits are kept
+    assert compare(one, two).tables[1] == table
+
+
+def test_a_narrow_model_gives_all_its_coordinates_and_one_of_norms_outside_layers_its_own() -> None:
+    vector = np.array([1.0, 2.0, 4.0])
+    table = compare(fingerprint(final=vector), fingerprint(final=2 * vector)).tables[1]
+    assert table.columns == ("coordinate", "norm.final suspect", "norm.final base", "norm.final base elsewhere")
+    assert sorted(row[:3] for row in table.rows) == [(0, 1.0, 2.0), (1, 2.0, 4.0), (2, 4.0, 8.0)]
 
 
 def test_untrained_gains_say_nothing_when_centred() -> None:

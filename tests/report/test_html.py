@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ import pytest
 
 from kinprint import api
 from kinprint.report.html import page
-from kinprint.report.html.charts import Line, curves, layer_strips
 from kinprint.report.html.markup import tag
+from kinprint.report.html.words import error_rate
 from kinprint.types import (
     Behaviour,
     Comparison,
     ControlPair,
-    LayerMapInfo,
     LayerMatch,
     MethodResult,
     ProbeInfo,
@@ -32,7 +32,7 @@ from kinprint.types import (
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KINPRINT = Path(sys.executable).with_name("kinprint")
 HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[31m\"'&"
-SECTIONS = ["verdict", "models", "place", "layers", "parts", "evidence", "methods", "limits", "reproduce"]
+SECTIONS = ["verdict", "models", "place", "layers", "parts", "evidence", "controls", "methods", "limits", "reproduce"]
 VOID = {"meta", "br", "hr", "img", "link", "col", "input"}
 
 
@@ -57,11 +57,11 @@ class Parsed(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.text.append(data)
 
-    def ids(self) -> list[str]:
-        return [attributes["id"] or "" for _, attributes in self.elements if "id" in attributes]
+    def sections(self) -> list[str]:
+        return [attributes["id"] or "" for name, attributes in self.elements if name == "section"]
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,12 @@ def independent() -> Comparison:
 
 
 def test_every_section_is_there_in_its_order_and_is_linked(derived: Comparison, independent: Comparison) -> None:
-    for comparison, wanted in ((derived, SECTIONS), (independent, [*SECTIONS[:6], "power", *SECTIONS[6:]])):
+    for comparison, wanted in ((derived, SECTIONS), (independent, [*SECTIONS[:7], "power", *SECTIONS[7:]])):
         parsed = Parsed(page(comparison))
-        assert [name for name in parsed.ids() if not name.endswith("-title")] == wanted
-        links = [attributes["href"] for name, attributes in parsed.elements if name == "a"]
-        assert links == [f"#{name}" for name in wanted]
+        assert parsed.sections() == wanted
+        links = [attributes["href"] or "" for name, attributes in parsed.elements if name == "a"]
+        assert [link for link in links if not link.startswith("#test-")] == ["#content", *(f"#{one}" for one in wanted)]
+        assert {link[1:] for link in links} <= {attributes.get("id") for _, attributes in parsed.elements}
 
 
 def test_the_verdict_stands_first_with_its_error_rate_and_all_evidence_follows(derived: Comparison) -> None:
@@ -93,8 +94,7 @@ def test_the_verdict_stands_first_with_its_error_rate_and_all_evidence_follows(d
     for model in (derived.suspect, derived.base, *derived.controls):
         assert model.content_digest is not None
         assert model.content_digest in text
-    assert "kinprint compare" in text
-    assert "--alpha 1e-06" in text
+    assert error_rate(verdict) in text
     assert "none of 300 independent pairs reaches that" in text
 
 
@@ -106,22 +106,48 @@ def test_planted_copies_and_what_is_not_excluded_are_told_where_models_are_indep
     assert all(one in text for one in independent.verdict.power.not_excluded)
 
 
-def test_a_page_runs_nothing_and_loads_nothing(derived: Comparison) -> None:
+def test_a_page_loads_nothing_and_runs_one_script_that_its_policy_knows(
+    derived: Comparison, independent: Comparison
+) -> None:
     found = page(derived)
     parsed = Parsed(found)
     assert {name for name, _ in parsed.elements}.isdisjoint(
-        {"script", "link", "img", "iframe", "object", "form", "base"}
+        {"link", "img", "iframe", "object", "form", "base", "button"}
     )
     for _, attributes in parsed.elements:
         assert not [name for name in attributes if name.startswith("on") or name in ("src", "style", "srcset")]
         assert (attributes.get("href") or "#").startswith("#")
     policy = next(a["content"] or "" for _, a in parsed.elements if a.get("http-equiv") == "Content-Security-Policy")
-    style = re.search(r"<style>(.*?)</style>", found, re.DOTALL)
-    assert style is not None
-    known = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
-    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{known}'")
-    assert "url(" not in style[1]
-    assert "@import" not in style[1]
+    held = {name: re.findall(f"<{name}>(.*?)</{name}>", found, re.DOTALL) for name in ("style", "script")}
+    known = {
+        name: base64.b64encode(hashlib.sha256(texts[0].encode()).digest()).decode() for name, texts in held.items()
+    }
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{known['style']}'; script-src 'sha256-{known['script']}'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'; base-uri 'none'; form-action 'none'"
+    )
+    assert [len(texts) for texts in held.values()] == [1, 1]
+    assert "url(" not in held["style"][0]
+    assert "@import" not in held["style"][0]
+    assert f"<script>{held['script'][0]}</script>" in page(independent)
+
+
+def test_the_script_is_small_and_makes_nothing_of_text() -> None:
+    script = (resources.files("kinprint.report.html") / "page.js").read_text("utf-8")
+    assert len(script.encode()) < 8_000
+    for word in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval",
+        "Function(",
+        "fetch",
+        "</",
+        "<!--",
+    ):
+        assert word not in script
+    assert re.findall(r"https?://[^\"]*", script) == ["http://www.w3.org/2000/svg"]
 
 
 def named(comparison: Comparison, name: str) -> Comparison:
@@ -136,7 +162,18 @@ def named(comparison: Comparison, name: str) -> Comparison:
             table |= {"title": name, "columns": [name for _ in table["columns"]]}
     for third in held["verdict"]["third_models"]:
         third["control"] = name
+    held["request"] |= {"component": name, "methods": [name], "device": name}
+    held["environment"] |= {"system": name, "device": name}
     return Comparison.model_validate(held)
+
+
+def test_a_name_of_any_length_is_short_in_headings_and_whole_where_it_is_told(derived: Comparison) -> None:
+    found = page(named(derived, "x" * 10_000))
+    title = re.search(r"<title>(.*?)</title>", found)
+    assert title is not None
+    assert len(title[1]) < 200
+    assert found.count("x" * 10_000) >= 3
+    assert len(found.encode()) < 3_000_000
 
 
 def test_names_from_a_checkpoint_are_text_everywhere(derived: Comparison) -> None:
@@ -172,9 +209,8 @@ def test_what_was_not_measured_leaves_its_section_out() -> None:
     bare = comparison.model_copy(
         update={"verdict": comparison.verdict.model_copy(update={"layer_map": None, "components": (), "evidence": ()})}
     )
-    names = [name for name in Parsed(page(bare)).ids() if not name.endswith("-title")]
-    assert names == ["verdict", "models", "evidence", "limits", "reproduce"]
-    assert "verdict" not in Parsed(page(comparison.model_copy(update={"verdict": None}))).ids()
+    assert Parsed(page(bare)).sections() == ["verdict", "models", "evidence", "limits", "reproduce"]
+    assert "verdict" not in Parsed(page(comparison.model_copy(update={"verdict": None}))).sections()
 
 
 def test_behaviour_stands_on_an_axis_of_its_own(derived: Comparison) -> None:
@@ -194,56 +230,29 @@ def test_behaviour_stands_on_an_axis_of_its_own(derived: Comparison) -> None:
     )
     parsed = Parsed(page(derived.model_copy(update={"behaviour": behaviour})))
     text = " ".join(parsed.text)
-    assert "behaviour" in parsed.ids()
+    assert "behaviour" in parsed.sections()
     assert "enters no verdict" in text
     assert "0.9000" in text
     assert "0.2500" in text
     assert "3 of 4 probes of ours" in text
 
 
-# -- pictures ------------------------------------------------------------------------------------------------------
-
-
-def attributes_of(svg: str, name: str) -> list[dict[str, str | None]]:
-    return [attributes for tag, attributes in Parsed(svg).elements if tag == name]
-
-
-def test_a_layer_map_by_hand_shows_a_cut_as_a_step(derived: Comparison) -> None:
-    from kinprint.report.html.charts import layer_map
-
-    places = [(0, 0, True), (1, 2, True), (2, None, False)]
-    layers = tuple(
-        LayerMatch(suspect=a, base=b, similarity=None, heads=0.5, units=None, derived=derived)
-        for a, b, derived in places
-    )
-    cells = attributes_of(layer_map(LayerMapInfo(kind="ordered", basis="stored", layers=layers), 3), "rect")[1:]
-    assert [cell["class"] for cell in cells] == ["heat derived", "heat derived"]
-    across = [float(cell["x"] or 0) for cell in cells]
-    down = [float(cell["y"] or 0) for cell in cells]
-    assert down[1] - down[0] == pytest.approx(2 * (across[1] - across[0]), abs=0.02)
-    assert {cell["fill-opacity"] for cell in cells} == {"0.57"}  # .15 + .85 / 2, to two digits
-
-
-def test_curves_leave_gaps_where_nothing_was_measured() -> None:
-    drawn = curves([Line("suspect", [1.0, None, 3.0], "suspect"), Line("base", [2.0, 2.0, 2.0], "base")], "layer")
-    assert len(attributes_of(drawn, "circle")) == 5
-    assert curves([Line("suspect", [None], "suspect")], "layer") == ""
-    assert len(attributes_of(layer_strips({"heads": [0.5, None]}), "rect")) == 1
-
-
-def test_a_command_names_the_commit_that_was_read(derived: Comparison) -> None:
-    held: dict[str, Any] = json.loads(derived.model_dump_json())
-    held["suspect"]["location"], held["base"]["location"] = "org/one", "org/two@main"
-    for side in ("suspect", "base"):
-        held["verdict"]["reading"][side]["revision"] = "c0ffee"
-    text = " ".join(Parsed(page(Comparison.model_validate(held))).text)
-    assert "kinprint compare org/one@c0ffee org/two@c0ffee" in text
-
-
 def test_elements_by_hand() -> None:
     assert (
         tag("a", "<", ["b", None, tag("br")], class_="x", data_y=None, x=1.50) == '<a class="x" x="1.5">&lt;b<br></a>'
     )
+
+
+def test_every_test_is_a_row_with_its_numbers_and_a_way_to_its_details(derived: Comparison) -> None:
+    assert derived.verdict is not None
+    found = page(derived)
+    rows = re.findall(r"<tr[^>]*><th scope=\"row\"><a href=\"#(test-\d+)\">(.*?)</tr>", found)
+    assert [place for place, _ in rows] == [f"test-{at}" for at in range(len(derived.verdict.evidence))]
+    for (place, row), one in zip(rows, derived.verdict.evidence, strict=True):
+        assert row.startswith(one.name)
+        assert f'id="{place}"' in found
+        for value in (one.log10_p, one.size, one.margin):
+            assert f'data-value="{"" if value is None else repr(value)}"' in row
 
 
 # -- the command ---------------------------------------------------------------------------------------------------

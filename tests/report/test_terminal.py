@@ -159,3 +159,12 @@ def test_every_unmapped_tensor_is_listed_or_counted(count: int) -> None:
     assert ("no role: 10 more" in text) == (count == 50)
     assert "8 of 10 bytes" in text
     assert "ignored: mask (a constant)" in text
+
+
+def test_rows_that_are_there_for_a_figure_are_printed_nowhere() -> None:
+    table = Table(title="readable", columns=("a column as wide as the titles",), rows=((1,),))
+    figure = table.model_copy(update={"title": "drawable", "plotted": True})
+    for wanted, held in (("readable", table), ("drawable", figure)):
+        result = MethodResult(method="m", id="m/v1", status="measured", tables=(held,))
+        text = shown(comparison(result), details=True)
+        assert (wanted in text) == (not held.plotted)

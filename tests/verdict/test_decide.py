@@ -100,6 +100,16 @@ def test_the_layer_map_of_a_cut_model_names_the_layers_that_were_kept() -> None:
     assert verdict.layer_map is not None
     assert [layer.base for layer in verdict.layer_map.layers] == [0, 2, 3, 5]
     assert all(layer.derived for layer in verdict.layer_map.layers)
+    # The table that the map was chosen from is kept: four layers against six, the kept ones alike.
+    found = verdict.layer_map
+    assert found.base_layers == (0, 1, 2, 3, 4, 5)
+    for layer, row in zip(found.layers, found.table, strict=True):
+        known = [cell for cell in row if cell is not None]
+        assert len(row) == 6
+        assert row[layer.base or 0] == pytest.approx(layer.similarity, abs=1e-4) == pytest.approx(1, abs=0.01)
+        assert sorted(known)[-2] < 0.5
+        assert set(layer.forms) == {"qk", "vo", "ud", "gate"}
+        assert sum(layer.forms.values()) / 4 == pytest.approx(layer.similarity, abs=1e-4)
 
 
 def test_two_copied_layers_among_strangers_are_derived_in_part() -> None:

@@ -18,6 +18,7 @@ from kinprint.cli import zoo
 from kinprint.cli.behave import behave
 from kinprint.cli.bench import bench
 from kinprint.cli.comparing import compare, fingerprint, inspect
+from kinprint.cli.plot import plot
 from kinprint.cli.report import report
 from kinprint.cli.watermark import watermark
 from kinprint.errors import KinprintError
@@ -53,7 +54,7 @@ def _root(  # pyright: ignore[reportUnusedFunction] - typer calls it
     del version
 
 
-for command in (compare, report, inspect, fingerprint, behave, watermark, bench):
+for command in (compare, report, plot, inspect, fingerprint, behave, watermark, bench):
     app.command()(command)
 
 

@@ -54,7 +54,7 @@ def bench(
 
     Writes tables (Markdown, CSV, JSON), pictures (SVG, PNG) and a record of what ran. 'premises' measures what the
     papers take for granted instead, 'calibration' whether exact tests are exact on independent models, 'innocents' the
-    sizes of independent pairs that margins rest on.
+    sizes of independent pairs that margins rest on, 'related' those of related pairs that are shown beside them.
     """
     if suite in _OF_ALL_PAIRS:
         if method or only or real:
@@ -63,6 +63,11 @@ def bench(
             raise UsageError(f"{suite} is about weights: leave out --behave")
         with showing_progress(quiet, no_color=no_color) as progress:
             _OF_ALL_PAIRS[suite](zoo, output, _How(jobs, behave, not no_plots, progress))
+    elif suite == "related":
+        from kinprint.bench.related import related
+
+        with showing_progress(quiet) as progress:
+            related(_one_zoo(suite, zoo), output, progress=progress)
     elif suite == "premises":
         from kinprint.bench.premises import measure
 

@@ -75,6 +75,15 @@ def write_json(record: Record, path: Path | None) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
+    """Write a file of text, whole or not at all.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    write_bytes(text.encode(), path)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
     """Write a file, whole or not at all.
 
     Raises:
@@ -82,7 +91,7 @@ def write_text(text: str, path: Path) -> None:
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kinprint.cli.options import write_text
 from kinprint.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from kinprint.types import Comparison
+
 MOST_BYTES = 1 << 28
 """Longest JSON that is read: hundreds of layers and experts with every table are a few megabytes."""
 
 
+ResultArgument = Annotated[Path, typer.Argument(metavar="RESULT", help="What compare --json wrote.")]
+
+
 def report(
-    result: Annotated[Path, typer.Argument(metavar="RESULT", help="What compare --json wrote.")],
+    result: ResultArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")],
 ) -> None:
-    """Turn the JSON of a comparison into one page of HTML that needs no network and runs no script."""
+    """Turn the JSON of a comparison into one page of HTML that needs no network."""
+    from kinprint.report.html import page
+
+    write_text(page(kept(result)), output)
+
+
+def kept(result: Path) -> Comparison:
+    """Return a comparison that was written as JSON.
+
+    Raises:
+        CheckpointError: It cannot be read, or is no comparison, or of another layout.
+    """
     from pydantic import ValidationError
 
-    from kinprint.report.html import page
     from kinprint.types import SCHEMA_VERSION, Comparison
 
     try:
@@ -43,4 +59,4 @@ def report(
         raise CheckpointError(
             f"{result}: has layout {found.schema_version} and this kinprint reads {SCHEMA_VERSION}; make it again"
         )
-    write_text(page(found), output)
+    return found

@@ -19,12 +19,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from kinprint.alignment.whitening import RIDGE
 from kinprint.canonical import method_id
 from kinprint.evidence.pair import Facing, Pair
 from kinprint.evidence.population import among_innocents
 from kinprint.evidence.records import Statement
-from kinprint.evidence.sizes import EXPERTS, UNITS, matched_heads, matched_units, trunk_size
+from kinprint.evidence.sizes import EXPERTS, UNITS, matched_heads, matched_mlps, matched_units, trunk_size
 from kinprint.linalg.threads import side_by_side
 from kinprint.types import Evidence, Table, Value
 
@@ -40,10 +42,11 @@ CONTROL_UNITS = 256
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Sizes of every pair of facing layers, in the order of ``Pair.facing``."""
+    """Sizes of every pair of facing layers, in the order of ``Pair.facing``, and of the experts that were matched."""
 
     heads: tuple[float | None, ...]
     units: tuple[float | None, ...]
+    experts: tuple[tuple[tuple[int, float], ...], ...] = ()
 
     def all(self) -> dict[str, float]:
         """Return the sizes that the population knows, those that could be measured."""
@@ -61,12 +64,16 @@ def measure(pair: Pair) -> Sizes:
     if pair.whitened is None:
         return Sizes((), ())
 
-    def sizes(facing: Facing) -> tuple[float | None, float | None]:
+    def sizes(facing: Facing) -> tuple[float | None, list[tuple[int | None, float]]]:
         compared = pair.compared(facing)
-        return matched_heads(*compared), matched_units(*compared)
+        return matched_heads(*compared), matched_mlps(*compared)
 
     found = side_by_side(sizes, pair.facing, large=pair.suspect.large)
-    return Sizes(tuple(heads for heads, _ in found), tuple(units for _, units in found))
+    return Sizes(
+        tuple(heads for heads, _ in found),
+        tuple(float(np.mean([size for _, size in mlps])) if mlps else None for _, mlps in found),
+        tuple(tuple((expert, size) for expert, size in mlps if expert is not None) for _, mlps in found),
+    )
 
 
 def heads(pair: Pair, sizes: Sizes) -> Evidence:
@@ -90,7 +97,19 @@ def units(pair: Pair, sizes: Sizes) -> Evidence:
         null="independent training: MLP units that open alike do not write the same things",
         defeats="MLPs trained anew; no common basis",
     )
-    return _evidence(said, pair, "units", sizes.units)
+    found = _evidence(said, pair, "units", sizes.units)
+    if found.status != "measured" or not any(sizes.experts):
+        return found
+    return found.model_copy(update={"tables": (*found.tables, _expert_table(pair, sizes))})
+
+
+def _expert_table(pair: Pair, sizes: Sizes) -> Table:
+    rows = tuple(
+        (*pair.numbers(facing), expert, size)
+        for facing, experts in zip(pair.facing, sizes.experts, strict=True)
+        for expert, size in experts
+    )
+    return Table(title="experts of facing layers", columns=("suspect", "base", "expert", "size"), rows=rows)
 
 
 def _evidence(said: Statement, pair: Pair, statistic: str, sizes: tuple[float | None, ...]) -> Evidence:

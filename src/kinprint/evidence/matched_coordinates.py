@@ -34,7 +34,7 @@ from kinprint.canonical import method_id
 from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.evidence.controls import off_map, spread
-from kinprint.evidence.pair import Facing, Pair
+from kinprint.evidence.pair import Facing, Pair, mean_table
 from kinprint.evidence.records import Statement
 from kinprint.evidence.sizes import trunk_size
 from kinprint.linalg.products import unit_rows
@@ -70,10 +70,10 @@ def test(pair: Pair) -> Evidence:
         return said.not_applicable(basis.reason)
     every = form_similarities(pair.suspect, pair.base, basis, FORMS)
     # The map of Pair.map_in; its tables are needed here too, and dear.
-    partners = layer_map(_mean_table(every)).partners
+    partners = layer_map(mean_table(every)).partners
     facing = [Facing(row, partner) for row, partner in enumerate(partners) if partner is not None]
     tables: dict[Form, Array] = {form: every[form] for form in TESTED}
-    mean_ST = _mean_table(tables)
+    mean_ST = mean_table(tables)
     size = trunk_size([_known(mean_ST, at) for at in facing])
     if size is None:
         return said.not_applicable("no facing layers have attention or an MLP that both could be read")
@@ -87,14 +87,6 @@ def test(pair: Pair) -> Evidence:
             *((f"output matrix: {outputs}",) if isinstance(outputs, str) else ()),
         ),
     )
-
-
-def _mean_table(tables: Mapping[Form, Array]) -> Array:
-    """Return the mean over the forms that both layers have; NaN where they share none."""
-    stacked = np.stack(list(tables.values()))
-    known = ~np.isnan(stacked)
-    total = np.where(known, stacked, 0.0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 def _known(table_ST: Array, at: Facing) -> float | None:

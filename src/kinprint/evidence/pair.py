@@ -6,7 +6,7 @@ of heads, units or experts; so tests that permute any of those, given what is wo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
@@ -23,7 +23,7 @@ from kinprint.alignment.basis import (
     token_basis,
     token_rows,
 )
-from kinprint.alignment.forms import FORMS
+from kinprint.alignment.forms import FORMS, Form
 from kinprint.alignment.layer_map import DepthMap, layer_map
 from kinprint.alignment.trunk import HELD_BYTES, Layer, Trunk, layer_bytes, make_room
 from kinprint.alignment.unit_basis import UnitTables, unit_basis
@@ -231,7 +231,12 @@ class Pair:
         """The layer map in the best basis, from the mean cosine of all forms."""
         if self.best is None:
             return DepthMap("free", (None,) * len(self.suspect.layers), (None,) * len(self.suspect.layers))
-        return self.map_in(self.best)
+        return layer_map(mean_table(self.forms))
+
+    @cached_property
+    def forms(self) -> Mapping[Form, Array]:
+        """Cosines of every layer of the suspect with every one of the base in the best basis, by form."""
+        return {} if self.best is None else self._forms_in(self.best)
 
     @cached_property
     def layer_basis(self) -> Basis | None:
@@ -242,12 +247,11 @@ class Pair:
 
     def map_in(self, basis: Basis) -> DepthMap:
         """Return the layer map in a basis, from the mean cosine of all forms."""
+        return layer_map(mean_table(self._forms_in(basis)))
+
+    def _forms_in(self, basis: Basis) -> Mapping[Form, Array]:
         read, write = self.whitened_in(basis)
-        tables = np.stack(list(form_similarities(self.suspect, self.base, read, FORMS, write).values()))
-        known = ~np.isnan(tables)
-        total = np.where(known, tables, 0.0).sum(axis=0)
-        count = known.sum(axis=0)
-        return layer_map(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+        return form_similarities(self.suspect, self.base, read, FORMS, write)
 
     @cached_property
     def facing(self) -> list[Facing]:
@@ -271,6 +275,20 @@ class Pair:
         """Return the layers of a pair."""
         here, there = self.numbers(facing)
         return self.suspect.layer(here), self.base.layer(there)
+
+
+def mean_table(forms: Mapping[Form, Array]) -> Array:
+    """Return the mean over forms of their cosines, layer by layer; NaN where two layers have no form in common.
+
+    Example:
+        >>> mean_table({"qk": np.array([[0.5, np.nan]]), "vo": np.array([[0.1, np.nan]])}).tolist()
+        [[0.3, nan]]
+    """
+    tables = np.stack(list(forms.values()))
+    known = ~np.isnan(tables)
+    total = np.where(known, tables, 0.0).sum(axis=0)
+    count = known.sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _facing(depth_map: DepthMap) -> list[Facing]:

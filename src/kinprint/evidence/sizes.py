@@ -85,11 +85,28 @@ def matched_units(
         write: The basis for what is written to the stream, where it is another.
         most: Most units of an expert of the suspect that are matched.
     """
+    sizes = matched_mlps(suspect, base, basis, write, most=most)
+    return float(np.mean([size for _, size in sizes])) if sizes else None
+
+
+def matched_mlps(
+    suspect: Layer, base: Layer, basis: Basis, write: Basis | None = None, *, most: int = UNITS
+) -> list[tuple[int | None, float]]:
+    """Return the number and the size of each expert that was matched; of a dense MLP None and its size.
+
+    Args:
+        suspect: One layer.
+        base: The other.
+        basis: The common basis, for what is read from the stream.
+        write: The basis for what is written to the stream, where it is another.
+        most: Most units of an expert of the suspect that are matched.
+    """
     if not suspect.mlps or not base.mlps:
-        return None
+        return []
     last = len(suspect.mlps) - 1
     spread = sorted({round(last * step / (EXPERTS - 1)) for step in range(EXPERTS)})
-    return float(np.mean([_best_expert(suspect.mlps[at], base, basis, write, most) for at in spread]))
+    chosen = [suspect.mlps[at] for at in spread]
+    return [(units.expert, _best_expert(units, base, basis, write, most)) for units in chosen]
 
 
 def _best_expert(units: Units, base: Layer, basis: Basis, write: Basis | None, most: int) -> float:

@@ -34,6 +34,7 @@ from kinprint.spectra import (
     similarity,
 )
 from kinprint.spectra.match import map_table, match_notes, mismatch_controls, rank_table
+from kinprint.spectra.shown import spectrum_tables
 from kinprint.types import MethodResult, Value
 
 VERSION = 1  # raise whenever any output can change
@@ -73,7 +74,11 @@ def compare(suspect: Fingerprint, base: Fingerprint, *, fold: bool) -> MethodRes
             ),
         ),
         controls=mismatch_controls(found),
-        tables=(map_table(found, "layer map by attention spectra"), rank_table(found)),
+        tables=(
+            map_table(found, "layer map by attention spectra"),
+            rank_table(found),
+            *spectrum_tables(suspect, base),
+        ),
         notes=(*NOTES, *match_notes(suspect, base, [found], fold=fold)),
         source=SOURCE,
     )

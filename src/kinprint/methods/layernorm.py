@@ -71,6 +71,9 @@ REFERENCE_LAYERS = (10, 20, 30, 40)
 ZERO_CENTRED = "zero-centred"
 """Array that is 1 where the stored vectors are the gains minus one."""
 
+SAMPLED = 128
+"""Coordinates whose gains are kept to be looked at."""
+
 COLUMNS = (
     "norm", "layer", "raw cosine", "centred cosine", "expected raw", "mean_abs_diff", "p99_abs_diff", "rel_l2",
     "cv_diff", "shuffled raw", "shuffled centred", "bit-equal",
@@ -187,7 +190,10 @@ def compare(suspect: Fingerprint, base: Fingerprint) -> MethodResult:
         status="measured",
         values=tuple(value for kind in found for value in _values(kind)),
         controls=tuple(value for kind in found for value in kind.controls),
-        tables=(Table(title="Norm gains by layer", columns=COLUMNS, rows=tuple(r for k in found for r in k.rows)),),
+        tables=(
+            Table(title="Norm gains by layer", columns=COLUMNS, rows=tuple(r for k in found for r in k.rows)),
+            *_sample([(kind, left[kind], right[kind]) for kind in kinds]),
+        ),
         notes=tuple(notes),
         source=SOURCE,
     )
@@ -338,6 +344,33 @@ def _sigma(left: _Gains, right: _Gains, chosen: Sequence[int]) -> float | None:
     if baseline_K.size < 2:
         return None
     return effect_size(np.diagonal(cosine_table(left.rows(chosen), right.rows(chosen))), baseline_K)
+
+
+# -- a sample to look at -------------------------------------------------------------------------------------------
+
+
+def _sample(kinds: Sequence[tuple[str, _Gains, _Gains]]) -> tuple[Table, ...]:
+    """Return gains of drawn coordinates in the first, middle and last layer, of the first kind of norm that has any.
+
+    Beside each stands the base's gain at another drawn coordinate: what a shuffle would set there.
+    """
+    for name, left, right in kinds:
+        layers = [layer for layer in left.layers if layer in right.stored]
+        if not layers:
+            continue
+        chosen = list(dict.fromkeys((layers[0], layers[len(layers) // 2], layers[-1])))
+        size = left.stored[layers[0]].size
+        drawn_K = np.random.default_rng(SEED).permutation(size)[:SAMPLED]
+        columns, cells = ["coordinate"], [drawn_K.tolist()]
+        for layer in chosen:
+            a_K, b_K = (side.rows([layer])[0][drawn_K] for side in (left, right))
+            where = name if layer is None else f"{name}@{layer}"
+            columns += [f"{where} suspect", f"{where} base", f"{where} base elsewhere"]
+            cells += [[float(f"{gain:.6g}") for gain in gains_K] for gains_K in (a_K, b_K, np.roll(b_K, 1))]
+        title = "Norm gains of sampled coordinates"
+        rows = tuple(zip(*cells, strict=True))
+        return (Table(title=title, columns=tuple(columns), rows=rows, plotted=True),)
+    return ()
 
 
 # -- records -------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def _print_methods(comparison: Comparison, console: Console, *, details: bool) -
     for index, result in enumerate(comparison.methods):
         _print_method(result, index, comparison.control_pairs, console)
         if details:
-            for table in result.tables:
+            for table in (one for one in result.tables if not one.plotted):
                 console.print()
                 show(details_table(table), console)
 

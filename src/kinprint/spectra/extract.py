@@ -41,6 +41,7 @@ from kinprint.linalg.stacked import singular_values_of
 from kinprint.spectra.ahead import Ahead, Factors, LayerFactors
 from kinprint.spectra.experts import MATRICES, SAMPLED, expert_spectra, padded, pooled
 from kinprint.spectra.kinds import ATTENTION_ROLES, attention_notes
+from kinprint.spectra.shown import matrix_spectra
 
 VERSION = 1  # raise whenever any stored number can change
 
@@ -61,7 +62,8 @@ def attention_spectra(model: ModelView, *, fold: bool, device: Device | None = N
     Returns:
         ``layers`` [N]; ``qk`` and ``vo`` float64 [N, K], largest first, padded with zeros, which is what the D x D
         product's other singular values are. A layer that lacks a role, or holds NaN or Inf, is absent, and
-        ``problems`` says why; it also says which layers have no attention, and which projections are products.
+        ``problems`` says why; it also says which layers have no attention, and which projections are products. Beside
+        them what :func:`kinprint.spectra.shown.matrix_spectra` gives, which no similarity uses.
     """
     factors = partial(_attention, fold=fold)
     layers = (
@@ -70,7 +72,8 @@ def attention_spectra(model: ModelView, *, fold: bool, device: Device | None = N
         else Ahead(model, factors, _candidates(model, ATTENTION_ROLES), device)
     )
     arrays, problems = _all_layers(model, ("qk", "vo"), ATTENTION_ROLES, layers)
-    return Fingerprint(ATTENTION[fold].id, arrays, (*problems, *attention_notes(model)))
+    shown, left_out = matrix_spectra(model, fold=fold)
+    return Fingerprint(ATTENTION[fold].id, {**arrays, **shown}, (*problems, *left_out, *attention_notes(model)))
 
 
 def mlp_spectra(model: ModelView, *, fold: bool, device: Device | None = None) -> Fingerprint:

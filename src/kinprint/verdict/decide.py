@@ -18,10 +18,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from kinprint.architecture import ModelView
 from kinprint.evidence import identity, matched, matched_tensors
 from kinprint.evidence.exact_sample import Look
-from kinprint.evidence.pair import Pair
+from kinprint.evidence.pair import Pair, mean_table
 from kinprint.evidence.population import innocents
 from kinprint.evidence.power import NOT_EXCLUDED, power
 from kinprint.evidence.records import ALPHA
@@ -60,6 +62,12 @@ GREY = 0.5
 
 WHOLE_BYTES = 1 << 30
 """Bytes of layers that are kept of each model where all of it is read: every test goes through all layers."""
+
+MOST_CELLS = 1 << 16
+"""Cells of the table of layers that a verdict keeps: 256 layers against as many."""
+
+DIGITS = 4
+"""Digits of its cosines: a form is right to a hundredth, and a hundred layers against a hundred are 10,000 numbers."""
 
 
 def decide(
@@ -359,9 +367,32 @@ def _layer_map(pair: Pair, found: Findings) -> LayerMapInfo | None:
                 derived=any(
                     size is not None and size > margins[name] for name, size in (("heads", heads), ("units", units))
                 ),
+                forms={} if partner is None else _forms_of(pair, at, partner),
             )
         )
-    return LayerMapInfo(kind=pair.map.kind, basis=pair.best.kind, layers=tuple(layers))
+    return LayerMapInfo(
+        kind=pair.map.kind,
+        basis=pair.best.kind,
+        layers=tuple(layers),
+        base_layers=tuple(pair.base.layers),
+        table=_whole_table(pair),
+    )
+
+
+def _forms_of(pair: Pair, here: int, there: int) -> dict[str, float]:
+    return {
+        form: round(float(table_ST[here, there]), DIGITS)
+        for form, table_ST in pair.forms.items()
+        if not np.isnan(table_ST[here, there])
+    }
+
+
+def _whole_table(pair: Pair) -> tuple[tuple[float | None, ...], ...]:
+    """Return every layer against every other, which the map was chosen from and which is worked out anyway."""
+    table_ST = mean_table(pair.forms)
+    if table_ST.size > MOST_CELLS:
+        return ()
+    return tuple(tuple(None if np.isnan(cell) else round(float(cell), DIGITS) for cell in row) for row in table_ST)
 
 
 def _components(

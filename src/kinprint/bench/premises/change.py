@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from kinprint.architecture import ModelView
-from kinprint.bench.premises.bulk import Bulk, density, fit
 from kinprint.bench.premises.models import SEED, Models, Real, Told, gaussian, matrix_keys, smallness, spread_layers
 from kinprint.bench.premises.records import Curves, Premise, Series, unmeasured
 from kinprint.checkpoint import Array
+from kinprint.linalg.bulk import Bulk, density, fit
 from kinprint.spectra import attention_spectra
 from kinprint.transform import ModelState
 from kinprint.types import Cell, Table

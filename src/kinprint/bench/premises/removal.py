@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from kinprint.architecture import PartKey
-from kinprint.bench.premises.bulk import fit
 from kinprint.bench.premises.models import (
     REAL_TEXT_BYTES,
     SEED,
@@ -34,6 +33,7 @@ from kinprint.bench.premises.models import (
 )
 from kinprint.bench.premises.records import Curves, Premise, Series, unmeasured
 from kinprint.checkpoint import Array
+from kinprint.linalg.bulk import fit
 from kinprint.shapes import Bool, Float64
 from kinprint.transform import ModelState
 from kinprint.types import Cell, Table

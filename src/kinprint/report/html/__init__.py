@@ -1,4 +1,4 @@
-"""A comparison as one page of HTML: no script, no network, everything from the record."""
+"""A comparison as one page of HTML: no network, one constant script, everything from the record."""
 
 from kinprint.report.html.page import page
 

@@ -1,221 +1,349 @@
-"""Pictures as SVG, drawn from numbers of a record alone; every mark says its value where a pointer rests on it.
+"""Figures as SVG: the records of ``report.figures`` with places and classes, and every number under a pointer.
 
-Colours are classes of the page's style sheet, so that they follow light and dark; shapes tell what colours tell.
+Colours are classes of the page's style sheet, so that they follow light and dark; shapes and dashes tell what colours
+tell. Nothing here knows what a figure is about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kinprint.report.cells import number
+from kinprint.report.figures.records import Axis, Chart, Figure, Grid, Outline, Panel, Rule, Series
+from kinprint.report.figures.scales import ends, step, ticks
+from kinprint.report.figures.tables import named
 from kinprint.report.html.markup import Content, Markup, tag
-from kinprint.types import LayerMapInfo
 
-_WIDTH = 720
-_LEFT, _RIGHT = 56, 16
-_TICKS = 5
-_GOLDEN = 0.618034
-_MOST_LAYERS, _MOST_POINTS = 1000, 200
-"""Layers that are drawn, and up to which every one gets a point of its own with its number."""
+_WIDTH, _GAP = 720.0, 16.0
+_LEFT, _RIGHT, _NAMES = 60.0, 12.0, 172.0
+"""Pixels left of what is drawn, for numbers; for names; and right of it."""
 
+_HIGH, _LINE = 180.0, 20.0
+"""Pixels of a chart from top to bottom; and of one name, where names stand in place of numbers."""
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One number on an axis, with what to call it and how it looks (``pair`` or ``third``)."""
+_CELL, _STRIP, _MOST_HIGH = 30.0, 20.0, 620.0
+"""Most pixels of a cell's side, of a strip's height, and of a whole grid's."""
 
-    label: str
-    value: float
-    kind: str
+_MOST_POINTS, _MOST_TOLD = 100, 900
+"""Points of one series, and cells of one grid, up to which each says its own number, where the figure has no words."""
 
+_LEVELS = 20
+"""Steps of shading."""
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Numbers over layers; None where there is none. ``kind`` is a class: ``suspect``, ``base`` or ``control``."""
-
-    label: str
-    values: Sequence[float | None]
-    kind: str
+_TITLE_LETTERS, _NAME_LETTERS = 7.2, 28
+"""Pixels of a letter of a title; letters of a name."""
 
 
-def figure(title: str, picture: Markup, caption: Content = None) -> Markup:
-    """Return a picture under a title that states the finding."""
-    return tag("figure", tag("figcaption", tag("strong", title), caption), tag("div", picture, class_="wide"))
+def draw(made: Figure) -> Markup:
+    """Return a figure: the finding, how to read it, and the picture."""
+    caption = tag("figcaption", tag("strong", made.title), " ", made.caption)
+    # Reached by keys, since it may have to be scrolled, and since keys step through its marks.
+    held = tag("div", _picture(made), class_="wide", tabindex="0", role="group", aria_label=made.title)
+    return tag("figure", caption, held)
 
 
-def strip(innocents: Sequence[float], marks: Sequence[Mark], margin: float | None, axis: str) -> Markup:
-    """Return where numbers stand among those of independent models, on one axis from below 0 to 1."""
-    low = min(-0.05, *innocents, *(mark.value for mark in marks))
-    high = max(1.0, *(mark.value for mark in marks))
-    height, base = 150, 96.0
+def series(label: str, *marks: Content) -> Markup:
+    """Return marks that belong together, such as one curve with its points.
 
-    def x(value: float) -> float:
-        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+    Args:
+        label: What a reader calls them; the name of the switch that hides them, in every panel at once.
+        marks: Their elements.
+    """
+    return tag("g", *marks, class_="series", data_label=label)
 
-    drawn: list[Content] = [_axis_across(low, high, x, base + 18, axis)]
-    # Heights that no two neighbours share, so that points do not hide each other.
-    drawn += [
-        tag("circle", tag("title", f"independent pair: {value:.3f}"), cx=x(value), cy=base - (at * _GOLDEN % 1) * 56,
-            r=2, class_="innocent")
-        for at, value in enumerate(sorted(innocents))
-    ]  # fmt: skip
-    if margin is not None:
+
+def _picture(made: Figure) -> Markup:
+    abreast = max(1, min(made.abreast, len(made.panels)))
+    width = (_WIDTH - _GAP * (abreast - 1)) / abreast
+    drawn: list[Content] = []
+    top = 0.0
+    for first in range(0, len(made.panels), abreast):
+        row = [_panel(panel, width) for panel in made.panels[first : first + abreast]]
         drawn += [
-            tag("line", x1=x(margin), x2=x(margin), y1=18, y2=base + 18, class_="margin"),
-            tag("text", f"margin {margin:.2f}", x=x(margin) + 4, y=26, class_="small"),
+            tag("g", content, transform=f"translate({at * (width + _GAP):.0f} {top:.0f})")
+            for at, (content, _) in enumerate(row)
         ]
-    for at, mark in enumerate(marks):
-        where, y = x(mark.value), base - 8 - 14 * (at % 3)
-        end = where > _WIDTH * 0.7
-        shape = (
-            tag("path", tag("title", f"{mark.label}: {mark.value:.3f}"), d=_diamond(where, y, 7), class_="pair")
-            if mark.kind == "pair"
-            else tag("path", tag("title", f"{mark.label}: {mark.value:.3f}"), d=_triangle(where, y, 6), class_="third")
-        )
-        drawn.append(shape)
-        if mark.kind == "pair":
-            place = {"x": where - 12 if end else where + 12, "y": y + 4, "text_anchor": "end" if end else "start"}
-            drawn.append(tag("text", f"{mark.label} {mark.value:.3f}", class_="strong", **place))
-    return _svg(height, axis, drawn)
+        top += max(height for _, height in row) + _GAP
+    return tag("svg", drawn, viewBox=f"0 0 {_WIDTH:.0f} {top:.0f}", role="img", aria_label=made.title)
 
 
-def layer_map(found: LayerMapInfo, base_layers: int) -> Markup:
-    """Return the map of layers as a grid: across the suspect's layers, down the base's; what is derived is framed."""
-    across = len(found.layers)
-    cell = max(5.0, min(26.0, (_WIDTH - _LEFT - _RIGHT) / max(across, 1)))
-    down = max(3.0, min(cell, 420 / max(base_layers, 1)))
-    top, height = 10, round(10 + base_layers * down + 40)
-    grid: list[Content] = [
-        tag("rect", x=_LEFT, y=top, width=across * cell, height=base_layers * down, class_="ground"),
-    ]
-    for column, one in enumerate(found.layers[:_MOST_LAYERS]):
-        if one.base is None:
-            continue
-        size = max((value for value in (one.heads, one.units, one.similarity) if value is not None), default=0.0)
-        told = (
-            f"suspect {one.suspect} from base {one.base}: heads {number(one.heads)}, units {number(one.units)}, "
-            f"similarity {number(one.similarity)}, {'derived' if one.derived else 'not derived'}"
-        )
-        grid.append(
-            tag(
-                "rect",
-                tag("title", told),
-                x=_LEFT + column * cell,
-                y=top + one.base * down,
-                width=max(cell - 1, 2),
-                height=max(down - 1, 2),
-                fill_opacity=0.15 + 0.85 * max(0.0, min(1.0, size)),
-                class_="heat derived" if one.derived else "heat",
-            )
-        )
-    step = max(1, round(across / 12))
-    grid += [
-        tag("text", one.suspect, x=_LEFT + (at + 0.5) * cell, y=top + base_layers * down + 14, class_="small middle")
-        for at, one in enumerate(found.layers)
-        if at % step == 0
-    ]
-    step = max(1, round(base_layers / 12))
-    grid += [
-        tag("text", at, x=_LEFT - 6, y=top + (at + 0.5) * down + 4, class_="small end")
-        for at in range(0, base_layers, step)
-    ]
-    middle = _LEFT + across * cell / 2
-    grid.append(tag("text", "layer of the suspect", x=middle, y=top + base_layers * down + 32, class_="small middle"))
-    turned = f"rotate(-90 14 {top + base_layers * down / 2:.0f})"
-    grid.append(
-        tag("text", "layer of the base", x=14, y=top + base_layers * down / 2, transform=turned, class_="small middle")
-    )
-    return _svg(height, "map of layers", grid)
+def _panel(panel: Panel, width: float) -> tuple[list[Content], float]:
+    """Return what is drawn of a panel of so many pixels, and how high it is."""
+    top = 22.0 if panel.title else 4.0
+    head: list[Content] = []
+    if panel.title:
+        head.append(tag("text", named(panel.title, int(width / _TITLE_LETTERS)), x=0, y=13, class_="strong"))
+    content, height = _chart(panel, width, top) if isinstance(panel, Chart) else _grid(panel, width, top)
+    return [*head, *content], height
 
 
-def layer_strips(rows: Mapping[str, Sequence[float | None]]) -> Markup:
-    """Return one row of cells for each kind of part, one cell for each layer of the suspect; a dot where it is none."""
-    across = max(map(len, rows.values()), default=1)
-    left = 120
-    cell = max(4.0, min(26.0, (_WIDTH - left - _RIGHT) / max(across, 1)))
-    drawn: list[Content] = []
-    for at, (name, values) in enumerate(rows.items()):
-        y = 8 + 26 * at
-        drawn.append(tag("text", name, x=left - 8, y=y + 14, class_="small end"))
-        for layer, value in enumerate(values[:_MOST_LAYERS]):
-            told = tag("title", f"{name}, layer {layer}: {number(value)}")
-            if value is None:
-                drawn.append(tag("circle", told, cx=left + (layer + 0.5) * cell, cy=y + 10, r=1.5, class_="innocent"))
-                continue
-            opacity = 0.08 + 0.92 * max(0.0, min(1.0, value))
-            drawn.append(
-                tag("rect", told, x=left + layer * cell, y=y, width=max(cell - 1, 2), height=20, fill_opacity=opacity,
-                    class_="heat")
-            )  # fmt: skip
-    y = 8 + 26 * len(rows) + 12
-    step = max(1, round(across / 16))
-    drawn += [
-        tag("text", layer, x=left + (layer + 0.5) * cell, y=y, class_="small middle")
-        for layer in range(0, across, step)
-    ]
-    return _svg(y + 10, "sizes by layer", drawn)
+# -- charts ------------------------------------------------------------------------------------------------------------
 
 
-def curves(lines: Sequence[Line], axis: str) -> Markup:
-    """Return numbers over layers as lines, a legend above them; nothing where there are no numbers."""
-    lines = [Line(line.label, line.values[:_MOST_LAYERS], line.kind) for line in lines]
-    held = [value for line in lines for value in line.values if value is not None]
-    if not held:
-        return Markup("")
-    low, high = min(held), max(held)
-    spread = (high - low) or abs(high) or 1.0
-    low, high = low - 0.05 * spread, high + 0.05 * spread
-    across = max(len(line.values) for line in lines)
-    top, bottom = 30, 190
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """From numbers of an axis to pixels."""
 
-    def x(layer: int) -> float:
-        return _LEFT + (layer + 0.5) / across * (_WIDTH - _LEFT - _RIGHT)
+    axis: Axis
+    ends: tuple[float, float]
+    pixels: tuple[float, float]
 
-    def y(value: float) -> float:
-        return bottom - (value - low) / (high - low) * (bottom - top)
+    def __call__(self, value: float) -> float:
+        """Return where a number stands; what is beyond an end stands at the end."""
+        low, high = (self._place(end) for end in self.ends)
+        share = (self._place(min(max(value, self.ends[0]), self.ends[1])) - low) / (high - low)
+        return self.pixels[0] + share * (self.pixels[1] - self.pixels[0])
 
-    drawn: list[Content] = []
-    for tick in range(_TICKS):
-        value = low + (high - low) * tick / (_TICKS - 1)
-        drawn.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y(value), y2=y(value), class_="grid"))
-        drawn.append(tag("text", f"{value:.4g}", x=_LEFT - 6, y=y(value) + 4, class_="small end"))
-    step = max(1, round(across / 16))
-    drawn += [tag("text", layer, x=x(layer), y=bottom + 16, class_="small middle") for layer in range(0, across, step)]
-    drawn.append(tag("text", axis, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=bottom + 34, class_="small middle"))
-    place = _LEFT
-    for line in lines:
-        points = [(x(layer), y(value)) for layer, value in enumerate(line.values) if value is not None]
-        path = " ".join(f"{'L' if at else 'M'}{a:.1f} {b:.1f}" for at, (a, b) in enumerate(points))
-        drawn.append(tag("path", d=path, class_=f"curve {line.kind}"))
-        drawn += [
-            tag("circle", tag("title", f"{line.label}, layer {layer}: {number(value)}"), cx=x(layer), cy=y(value), r=3,
-                class_=f"point {line.kind}")
-            for layer, value in enumerate(line.values)
-            if value is not None and across <= _MOST_POINTS
-        ]  # fmt: skip
-        drawn.append(tag("path", d=f"M{place} 12 h18", class_=f"curve {line.kind}"))
-        drawn.append(tag("text", line.label, x=place + 24, y=16, class_="small"))
-        place += 44 + 7 * len(line.label)
-    return _svg(bottom + 42, axis, drawn)
+    def _place(self, value: float) -> float:
+        return math.log10(value) if self.axis.logarithmic else value
 
 
-def _svg(height: int, label: str, content: list[Content]) -> Markup:
-    return tag("svg", content, viewBox=f"0 0 {_WIDTH} {height}", role="img", aria_label=label)
+def _chart(chart: Chart, width: float, top: float) -> tuple[list[Content], float]:
+    # Of those with one name the first stands for all.
+    legend = list({one.label: one for one in reversed(chart.series) if one.label and one.x}.values())[::-1]
+    key, keyed = _legend(legend, chart.rules, width, top)
+    top += keyed
+    left = _NAMES if chart.y.named else _LEFT
+    high = _LINE * (len(chart.y.named) + 1) if chart.y.named else _HIGH
+    x = _Scale(chart.x, ends(chart, "x"), (left, width - _RIGHT))
+    y = _Scale(chart.y, ends(chart, "y"), (top + high, top))
+    drawn: list[Content] = [key, _across(chart.x, x, top, top + high), _down(chart.y, y, left, width)]
+    drawn += [_rule(rule, x, y) for rule in chart.rules]
+    by_label: dict[str, list[Content]] = {}
+    for one in chart.series:
+        by_label.setdefault(one.label, []).append(_series(one, x, y))
+    drawn += [series(label, marks) if label else marks for label, marks in by_label.items()]
+    return drawn, top + high + 38
 
 
-def _axis_across(low: float, high: float, x: Callable[[float], float], y: float, label: str) -> Markup:
-    ticks = [at / 10 for at in range(0, 11, 2) if low <= at / 10 <= high]
-    drawn: list[Content] = [tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="axis")]
-    for tick in ticks:
-        drawn.append(tag("line", x1=x(tick), x2=x(tick), y1=y, y2=y + 4, class_="axis"))
-        drawn.append(tag("text", f"{tick:g}", x=x(tick), y=y + 16, class_="small middle"))
-    drawn.append(tag("text", label, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=y + 32, class_="small middle"))
+def _across(axis: Axis, x: _Scale, top: float, bottom: float) -> Markup:
+    drawn: list[Content] = [tag("line", x1=x.pixels[0], x2=x.pixels[1], y1=bottom, y2=bottom, class_="axis")]
+    for value, name in ticks(axis, x.ends, most=max(3, int((x.pixels[1] - x.pixels[0]) / (34 if axis.whole else 60)))):
+        drawn.append(tag("line", x1=x(value), x2=x(value), y1=bottom, y2=bottom + 4, class_="axis"))
+        drawn.append(tag("text", name, x=x(value), y=bottom + 16, class_="small middle"))
+    drawn.append(tag("text", axis.label, x=sum(x.pixels) / 2, y=bottom + 31, class_="small middle"))
     return tag("g", drawn)
 
 
-def _diamond(x: float, y: float, size: int) -> str:
-    return f"M{x:.1f} {y - size:.1f} l{size} {size} l{-size} {size} l{-size} {-size} z"
+def _down(axis: Axis, y: _Scale, left: float, width: float) -> Markup:
+    drawn: list[Content] = []
+    for value, name in ticks(axis, y.ends, most=5):
+        drawn.append(tag("line", x1=left, x2=width - _RIGHT, y1=y(value), y2=y(value), class_="grid"))
+        drawn.append(tag("text", named(name, _NAME_LETTERS), x=left - 6, y=y(value) + 4, class_="small end"))
+    if axis.label:
+        middle = sum(y.pixels) / 2
+        drawn.append(
+            tag("text", axis.label, x=11, y=middle, transform=f"rotate(-90 11 {middle:.0f})", class_="small middle")
+        )
+    return tag("g", drawn)
 
 
-def _triangle(x: float, y: float, size: int) -> str:
-    return f"M{x:.1f} {y - size:.1f} l{size} {2 * size} h{-2 * size} z"
+def _legend(held: Sequence[Series], rules: Sequence[Rule], width: float, top: float) -> tuple[Markup, float]:
+    """Return a line for each kind of mark, side by side as far as they go; nothing where a single one needs no name."""
+    named_marks: list[tuple[str, Content]] = [(one.label, _sample(one)) for one in held]
+    named_marks += [(one.label, tag("path", d="M0 12 h18", class_=f"rule {one.role}")) for one in rules if one.label]
+    if len(named_marks) < 2:
+        return Markup(""), 0.0
+    drawn: list[Content] = []
+    place, line = 0.0, 0
+    for label, sample in named_marks:
+        needed = 34 + 6.2 * len(label)
+        if place and place + needed > width:
+            place, line = 0.0, line + 1
+        text = tag("text", label, x=23, y=16, class_="small")
+        drawn.append(
+            tag("g", sample, text, class_="key", transform=f"translate({place:.0f} {top - 6 + 16 * line:.0f})")
+        )
+        place += needed
+    return tag("g", drawn), 16.0 * (line + 1) + 6
+
+
+def _sample(one: Series) -> Markup:
+    if one.joined:
+        return tag("path", d="M0 12 h18", class_=f"curve {one.role}")
+    return tag("path", d=_shape(one, 9.0, 12.0), class_=f"point {one.role}")
+
+
+def _rule(rule: Rule, x: _Scale, y: _Scale) -> Markup:
+    told = tag("title", f"{rule.label}: {number(rule.at)}")
+    if rule.upright:
+        x1 = x2 = x(rule.at)
+        y1, y2 = y.pixels
+    else:
+        (x1, x2), y1 = x.pixels, y(rule.at)
+        y2 = y1
+    return tag("line", told, x1=x1, x2=x2, y1=y1, y2=y2, class_=f"rule {rule.role}")
+
+
+def _series(one: Series, x: _Scale, y: _Scale) -> Markup:
+    drawn: list[Content] = []
+    if one.joined:
+        drawn.append(tag("path", d=_line(one, x, y), class_=f"curve {one.role}"))
+    points = [(at, a, b) for at, (a, b) in enumerate(zip(one.x, one.y, strict=True)) if b is not None]
+    if len(points) > _MOST_POINTS and not one.told:
+        shapes = "" if one.joined else "".join(_shape(one, x(a), y(b)) for _, a, b in points)
+        drawn.append(tag("path", d=shapes, class_=f"point {one.role}") if shapes else None)
+        return tag("g", drawn)
+    for at, a, b in points:
+        told = one.told[at] if at < len(one.told) else f"{one.label or one.role}, {number_at(a)}: {number(b)}"
+        shape = _disc(x(a), y(b), 2.5) if one.joined else _shape(one, x(a), y(b))
+        drawn.append(tag("path", tag("title", told), d=shape, class_=f"point {one.role}"))
+    return tag("g", drawn)
+
+
+def number_at(value: float) -> str:
+    """Return a place on an axis: a layer as a whole number, anything else as numbers are written.
+
+    Example:
+        >>> number_at(3.0), number_at(0.25)
+        ('3', '0.2500')
+    """
+    return f"{value:.0f}" if value == int(value) else number(value)
+
+
+def _line(one: Series, x: _Scale, y: _Scale) -> str:
+    """Return a path that is broken where a number is missing."""
+    path: list[str] = []
+    drawing = False
+    for a, b in zip(one.x, one.y, strict=True):
+        if b is not None:
+            path.append(f"{'L' if drawing else 'M'}{x(a):.1f} {y(b):.1f}")
+        drawing = b is not None
+    return " ".join(path)
+
+
+def _shape(one: Series, x: float, y: float) -> str:
+    shapes: dict[str, Callable[[float, float], str]] = {
+        "pair": lambda x, y: f"M{x:.1f} {y - 7:.1f} l7 7 l-7 7 l-7 -7 z",
+        "third": lambda x, y: f"M{x:.1f} {y - 6:.1f} l6 11 h-12 z",
+        "control": lambda x, y: f"M{x - 3:.1f} {y - 3:.1f} l6 6 m0 -6 l-6 6",
+        "related": lambda x, y: _disc(x, y, 3.0),
+        "innocent": lambda x, y: _disc(x, y, 2.0),
+    }
+    return shapes[one.role](x, y) if one.role in shapes else _disc(x, y, 2.5)
+
+
+def _disc(x: float, y: float, radius: float) -> str:
+    half = f"a{radius:g} {radius:g} 0 1 0"
+    return f"M{x - radius:.1f} {y:.1f}{half} {2 * radius:g} 0{half} {-2 * radius:g} 0z"
+
+
+# -- grids -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """Where the cells of a grid stand."""
+
+    left: float
+    top: float
+    wide: float
+    high: float
+
+    def box(self, row: int, column: int, *, inside: float = 0.0) -> dict[str, float]:
+        """Return a cell as attributes of a rectangle, smaller by a frame."""
+        return {
+            "x": self.left + column * self.wide + inside,
+            "y": self.top + row * self.high + inside,
+            "width": max(self.wide - 2 * inside, 1.5),
+            "height": max(self.high - 2 * inside, 1.5),
+        }
+
+
+def _grid(grid: Grid, width: float, top: float) -> tuple[list[Content], float]:
+    across, down = max(1, len(grid.columns)), max(1, len(grid.rows))
+    left = _LEFT if grid.square else _NAMES
+    wide = min(_CELL, (width - left - _RIGHT) / across)
+    high = min(wide, _MOST_HIGH / down) if grid.square else min(_STRIP, max(8.0, _MOST_HIGH / down))
+    cells = _Cells(left, top + 20, wide, high)
+    bottom = cells.top + down * high
+    drawn: list[Content] = [
+        _shades(grid, left, top),
+        tag("rect", x=left, y=cells.top, width=across * wide, height=down * high, class_="ground"),
+        *_shading(grid, cells),
+        *_frames(grid, cells),
+        *_names(grid, cells, bottom),
+    ]
+    return drawn, bottom + 38
+
+
+def _shading(grid: Grid, cells: _Cells) -> list[Content]:
+    """Return cells that say their number each, or where they are many one path for all of one shade."""
+    shaded = [
+        (row, column, value, _level(grid, value))
+        for row, values in enumerate(grid.cells)
+        for column, value in enumerate(values)
+        if value is not None
+    ]
+    if len(shaded) <= _MOST_TOLD:
+        return [
+            tag("rect", tag("title", f"{grid.rows[row]}, {grid.columns[column]}: {number(value)}"),
+                **cells.box(row, column, inside=0.5), fill_opacity=level / _LEVELS, class_="heat")
+            for row, column, value, level in shaded
+        ]  # fmt: skip
+    by_level: dict[int, list[str]] = {}
+    for row, column, _, level in shaded:
+        x, y = cells.left + column * cells.wide, cells.top + row * cells.high
+        by_level.setdefault(level, []).append(f"M{x:.1f} {y:.1f}h{cells.wide:.2f}v{cells.high:.2f}h-{cells.wide:.2f}z")
+    return [
+        tag("path", d="".join(paths), fill_opacity=level / _LEVELS, class_="heat")
+        for level, paths in sorted(by_level.items())
+    ]
+
+
+def _level(grid: Grid, value: float) -> int:
+    share = (value - grid.low) / ((grid.high - grid.low) or 1.0)
+    return round(_LEVELS * max(0.0, min(1.0, share)))
+
+
+def _frames(grid: Grid, cells: _Cells) -> list[Content]:
+    named_frames = (("map: beyond the margin", True), ("map: nearest layer", False))
+    frames = [
+        (label, [_frame(one, cells) for one in grid.outlines if one.sure == sure]) for label, sure in named_frames
+    ]
+    return [series(label, held) for label, held in frames if held]
+
+
+def _frame(one: Outline, cells: _Cells) -> Markup:
+    box = cells.box(one.row, one.column, inside=1.0)
+    # Of small cells the frame must leave the shade to be seen.
+    width = min(2.0 if one.sure else 1.0, cells.wide / 6)
+    kind = "framed sure" if one.sure else "framed guess"
+    return tag("rect", tag("title", one.told), **box, stroke_width=width, class_=kind)
+
+
+def _names(grid: Grid, cells: _Cells, bottom: float) -> list[Content]:
+    step_across, step_down = step(26 / cells.wide), step(13 / cells.high)
+    drawn: list[Content] = [
+        tag("text", name, x=cells.left + (at + 0.5) * cells.wide, y=bottom + 14, class_="small middle")
+        for at, name in enumerate(grid.columns)
+        if at % step_across == 0
+    ]
+    drawn += [
+        tag("text", named(name, _NAME_LETTERS), x=cells.left - 6, y=cells.top + (at + 0.5) * cells.high + 4,
+            class_="small end")
+        for at, name in enumerate(grid.rows)
+        if at % step_down == 0
+    ]  # fmt: skip
+    middle = cells.left + len(grid.columns) * cells.wide / 2
+    drawn.append(tag("text", grid.across, x=max(middle, 100.0), y=bottom + 30, class_="small middle"))
+    if grid.down:
+        half = (cells.top + bottom) / 2
+        drawn.append(
+            tag("text", grid.down, x=14, y=half, transform=f"rotate(-90 14 {half:.0f})", class_="small middle")
+        )
+    return drawn
+
+
+def _shades(grid: Grid, left: float, top: float) -> Markup:
+    """Return what the shades mean, above the grid."""
+    drawn: list[Content] = [tag("text", f"{grid.scale} {grid.low:g}", x=left, y=top + 11, class_="small")]
+    start = left + 6.5 * (len(grid.scale) + 3)
+    drawn += [
+        tag("rect", x=start + 10 * at, y=top + 2, width=10, height=10, fill_opacity=at / 10, class_="heat")
+        for at in range(11)
+    ]
+    drawn.append(tag("text", f"{grid.high:g}", x=start + 116, y=top + 11, class_="small"))
+    return tag("g", drawn)

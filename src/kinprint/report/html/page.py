@@ -1,44 +1,26 @@
 """The page from top to bottom: the verdict first, then what it rests on, then everything that was measured.
 
-One file without a script: pictures are SVG, what unfolds is HTML's own, and the policy in its head lets a browser load
-nothing at all. Only its style sheet, known by its digest, applies.
+One file: pictures are SVG, what unfolds is HTML's own, and the policy in its head lets a browser load nothing at all.
+Only its style sheet and its one script apply, both constants that are known by their digests. The script adds sorting,
+read-outs and switches to what the document holds; without it nothing is missing.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from importlib import resources
 
-from kinprint.evidence.population import innocents
-from kinprint.report.behaviour import AXIS
-from kinprint.report.cells import number
-from kinprint.report.html.charts import Line, Mark, curves, figure, layer_map, layer_strips, strip
+from kinprint.report import figures
+from kinprint.report.html.charts import draw
+from kinprint.report.html.evidence import controls, evidence, parts, power
+from kinprint.report.html.literature import behaviour, methods
 from kinprint.report.html.markup import Content, Markup, tag
-from kinprint.report.html.words import LIMITS, MEANING, RUNG_MEANING
-from kinprint.report.summary import layer_line
-from kinprint.report.terminal import MEASURED_BESIDE
-from kinprint.report.verdict import RUNGS, standing
-from kinprint.types import (
-    Behaviour,
-    Cell,
-    Comparison,
-    ControlPair,
-    Evidence,
-    MethodResult,
-    ModelInfo,
-    Table,
-    Value,
-    Verdict,
-)
-from kinprint.verdict.words import probability
-
-MOST_ROWS = 240
-"""Rows of one table; a page of a hundred layers and as many experts stays small, and the JSON holds the rest."""
-
-MATCHED = {"heads": "matched attention heads", "units": "matched MLP units"}
+from kinprint.report.html.opening import models, verdict_card
+from kinprint.report.html.reproduction import reproduction
+from kinprint.report.html.words import LIMITS, short
+from kinprint.types import Comparison, Verdict
 
 
 def page(comparison: Comparison) -> str:
@@ -50,346 +32,75 @@ def page(comparison: Comparison) -> str:
     Returns:
         HTML in which nothing refers to anything outside.
     """
-    style = (resources.files("kinprint.report.html") / "style.css").read_text(encoding="utf-8")
-    known = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{known}'; base-uri 'none'; form-action 'none'"
-    title = f"{comparison.suspect.name} and {comparison.base.name}: kinprint"
+    style, script = _constant("style.css"), _constant("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'; base-uri 'none'; form-action 'none'"
+    )
+    suspect, base = short(comparison.suspect.name), short(comparison.base.name)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="referrer", content="no-referrer"),
-        tag("title", title),
+        tag("title", f"{suspect} and {base}: kinprint"),
         tag("style", Markup(style)),
     )
     sections = [(name, heading, body) for name, heading, body in _sections(comparison) if body]
-    links = tag("nav", [tag("a", heading, href=f"#{name}") for name, heading, _ in sections], aria_label="Sections")
+    links = [tag("li", tag("a", heading, href=f"#{name}")) for name, heading, _ in sections]
     body = tag(
         "body",
-        tag("header", tag("h1", f"Was {comparison.suspect.name} derived from {comparison.base.name}?"), links),
+        tag("a", "Skip to the result", href="#content", class_="skip"),
         tag(
-            "main",
-            [
-                tag(
-                    "section", tag("h2", heading, id=f"{name}-title"), content, id=name, aria_labelledby=f"{name}-title"
-                )
-                for name, heading, content in sections
-            ],
+            "header",
+            tag("p", "kinprint: a comparison of weights", class_="soft"),
+            tag("h1", "Was ", tag("bdi", suspect), " derived from ", tag("bdi", base), "?"),
         ),
+        tag("nav", tag("ol", links), aria_label="Sections"),
+        tag("main", [_section(*one) for one in sections], id="content", tabindex="-1"),
+        tag("footer", tag("p", f"Made by kinprint {comparison.kinprint_version}. {_FOOT}")),
+        tag("script", Markup(script)),
     )
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+_FOOT = (
+    "This page is one file. It loads nothing and sends nothing; its one script, the same on every page, sorts tables "
+    "and reads out values. Whatever a checkpoint or its maker wrote is shown as text."
+)
+
+
+def _section(name: str, heading: str, content: Content) -> Markup:
+    title = f"{name}-title"
+    return tag("section", tag("h2", heading, id=title), content, id=name, aria_labelledby=title)
+
+
+def _constant(name: str) -> str:
+    return (resources.files("kinprint.report.html") / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _sections(comparison: Comparison) -> Iterator[tuple[str, str, Content]]:
     verdict = comparison.verdict
     if verdict is not None:
-        yield "verdict", "Verdict", _verdict(verdict)
-    yield "models", "What was compared", _models(comparison)
+        yield "verdict", "Verdict", verdict_card(verdict)
+    yield "models", "What was compared", models(comparison)
     if verdict is not None:
-        yield "place", "Where this pair falls", _place(verdict)
-        yield "layers", "Layer by layer", _layers(comparison, verdict)
-        yield "parts", "Parts", _parts(verdict)
-        yield "evidence", "Evidence", _evidence(verdict)
-        yield "power", "What would have been seen", _power(verdict)
-    yield "methods", "Methods of the literature", _methods(comparison)
+        yield "place", "Where this pair falls", _figures(comparison, "place")
+        yield "layers", "Layer by layer", _figures(comparison, *LAYERED)
+        yield "parts", "Parts", parts(verdict)
+        yield "evidence", "Evidence", evidence(verdict)
+        yield "controls", "Controls", controls(verdict)
+        yield "power", "What would have been seen", power(verdict)
+    yield "methods", "Methods of the literature", methods(comparison)
     if comparison.behaviour is not None:
-        yield "behaviour", "Behaviour", _behaviour(comparison.behaviour)
+        yield "behaviour", "Behaviour", behaviour(comparison.behaviour)
     yield "limits", "Limits and other explanations", _limits(verdict)
-    yield "reproduce", "How to reproduce this", _reproduce(comparison)
-
-
-# -- the verdict and what it is about --------------------------------------------------------------------------------
-
-
-def _verdict(verdict: Verdict) -> Content:
-    word = verdict.conclusion.replace("_", " ")
-    told: list[Content] = [
-        tag("p", tag("span", word.upper(), class_="word"), " ", tag("strong", verdict.headline)),
-        tag("p", MEANING[verdict.conclusion]),
-        tag("ul", [tag("li", reason) for reason in verdict.reasons]) if verdict.reasons else None,
-    ]
-    if verdict.contrary:
-        told.append(tag("p", tag("strong", "Against it: "), verdict.contrary))
-    if verdict.alternatives:
-        told.append(tag("p", tag("strong", "It may also be: "), "; ".join(verdict.alternatives), "."))
-    return tag("div", told, class_=f"verdict {verdict.conclusion}")
-
-
-def _models(comparison: Comparison) -> Content:
-    labelled = [("suspect", comparison.suspect), ("base", comparison.base)]
-    labelled += [(f"control {at}", model) for at, model in enumerate(comparison.controls, start=1)]
-    reading = comparison.verdict.reading if comparison.verdict is not None else None
-    read = {"suspect": reading.suspect, "base": reading.base} if reading is not None else {}
-    return [
-        [
-            tag("h3", f"{label}: {model.name}"),
-            _list(
-                [
-                    ("where", model.location),
-                    ("format, family", f"{model.format}, {model.family}"),
-                    ("size", _size(model)),
-                    ("understood", f"{model.coverage:.1%} of the parameters have a role"),
-                    ("read", _read(read[label].bytes_read, read[label].bytes_total) if label in read else None),
-                    ("revision", read[label].revision if label in read else None),
-                    ("content digest", model.content_digest or "not all bytes were read"),
-                    ("header digest", model.header_digest),
-                    *(("note", note) for note in (*model.notes, *model.inferred)),
-                ]
-            ),
-        ]
-        for label, model in labelled
-    ]
-
-
-def _size(model: ModelInfo) -> str:
-    sizes = model.geometry
-    named = (("layers", sizes.layers), ("wide", sizes.hidden), ("heads", sizes.heads), ("experts", sizes.experts))
-    return ", ".join([f"{model.parameters:,} parameters", *(f"{value:,} {name}" for name, value in named if value)])
-
-
-def _read(count: int, total: int) -> str:
-    return f"{count:,} bytes, {min(1.0, count / total) if total else 0.0:.2%} of all"
-
-
-# -- pictures --------------------------------------------------------------------------------------------------------
-
-
-def _place(verdict: Verdict) -> Content:
-    """Return the pair among independent pairs that the margins and their error rate were found on."""
-    drawn: list[Content] = []
-    for name, words in MATCHED.items():
-        own = next((one for one in verdict.evidence if one.id.split("/")[0] == f"matched-{name}"), None)
-        if own is None or own.size is None:
-            continue
-        strangers = innocents().sizes(name, "report")
-        if not strangers:
-            continue
-        thirds = [
-            Mark(f"{third.side} and {third.control}", value, "third")
-            for third in verdict.third_models
-            if (value := third.sizes.get(name)) is not None
-        ]
-        above = sum(value >= own.size for value in strangers)
-        finding = (
-            f"By {words} the pair is at {own.size:.3f}; "
-            + ("none" if above == 0 else str(above))
-            + f" of {len(strangers)} independent pairs reaches that, the largest is at {max(strangers):.3f}."
-        )
-        caption = (
-            " Each dot is a pair of models that were trained apart; the diamond is this pair, triangles are its sides"
-            " against third models. 0 is what strangers have, 1 the same weights."
-        )
-        marks = [*thirds, Mark("this pair", own.size, "pair")]
-        drawn.append(figure(finding, strip(strangers, marks, own.margin, f"size of {words}"), caption))
-    return drawn
-
-
-def _layers(comparison: Comparison, verdict: Verdict) -> Content:
-    drawn: list[Content] = []
-    found = verdict.layer_map
-    if found is not None and found.layers:
-        derived = sum(one.derived for one in found.layers)
-        named = layer_line(found)
-        deepest = max((one.base for one in found.layers if one.base is not None), default=-1) + 1
-        base_layers = max(comparison.base.geometry.layers or 0, deepest)
-        finding = f"{derived} of {len(found.layers)} layers come from layers of the base" + (
-            f": {named}." if derived else "; where the nearest ones stand is a guess."
-        )
-        caption = " A diagonal is the same order, a step a cut or a repeat. The fuller the colour, the more alike."
-        drawn.append(figure(finding, layer_map(found, base_layers), caption))
-        rows = {
-            "attention heads": [one.heads for one in found.layers],
-            "MLP units": [one.units for one in found.layers],
-            "similarity": [one.similarity for one in found.layers],
-        }
-        drawn.append(figure("How much of each layer is left, by part.", layer_strips(rows)))
-    for method in comparison.methods:
-        if method.method == "intrinsic":
-            drawn += _sigmas(method)
-        elif method.method == "layernorm":
-            drawn += _gains(method)
-    return drawn
-
-
-def _sigmas(method: MethodResult) -> list[Content]:
-    """Return the sequences of standard deviations of both models (Intrinsic Fingerprint), one picture for each role."""
-    table = next((one for one in method.tables if one.title.startswith("standard deviation")), None)
-    if table is None:
-        return []
-    drawn: list[Content] = []
-    places = {name: at for at, name in enumerate(table.columns)}
-    for name in table.columns:
-        role = name.removesuffix(" suspect")
-        if role == name or f"{role} base" not in places:
-            continue
-        lines = [
-            Line(side, [_float(row[places[f"{role} {side}"]]) for row in table.rows], side)
-            for side in ("suspect", "base")
-        ]
-        correlation = next((one.value for one in method.values if one.name == f"{role} pearson"), None)
-        finding = f"Standard deviation of {role} over layers: correlation {number(correlation)}."
-        drawn.append(figure(finding, curves(lines, "layer")))
-    if drawn:
-        reverse = next((one for one in method.controls if one.name.endswith("reversed")), None)
-        said = f" With one model's layers reversed the similarity is {number(reverse.value)}." if reverse else ""
-        text = "Intrinsic Fingerprint: models of one recipe have like curves, so these do not enter the verdict."
-        return [tag("details", tag("summary", "Curves of the Intrinsic Fingerprint"), tag("p", text, said), drawn)]
-    return []
-
-
-def _gains(method: MethodResult) -> list[Content]:
-    """Return cosines of norm gains by layer: raw, what means alone give, centred, and centred after a shuffle."""
-    table = next((one for one in method.tables if one.title == "Norm gains by layer"), None)
-    if table is None:
-        return []
-    places = {name: at for at, name in enumerate(table.columns)}
-    drawn: list[Content] = []
-    for role in dict.fromkeys(str(row[0]) for row in table.rows):
-        rows = [row for row in table.rows if row[0] == role]
-        if len(rows) < 2:
-            continue
-        named = (
-            ("raw cosine", "raw cosine", "base"),
-            ("expected from means alone", "expected raw", "control"),
-            ("centred cosine", "centred cosine", "suspect"),
-            ("centred, shuffled", "shuffled centred", "control"),
-        )
-        lines = [Line(told, [_float(row[places[name]]) for row in rows], kind) for told, name, kind in named]
-        value = next((one.value for one in method.values if one.name == f"{role} centred cosine"), None)
-        drawn.append(figure(f"Gains of {role}: mean centred cosine {number(value)}.", curves(lines, "layer")))
-    if not drawn:
-        return []
-    text = (
-        "Gains lie near one mean, so raw cosines are near 1 for any two models: what the means alone give is drawn "
-        "beside them. The centred cosine is what is left, and its shuffle is what chance gives."
-    )
-    return [tag("details", tag("summary", "Norm gains, raw and centred"), tag("p", text), drawn)]
-
-
-def _float(value: Cell) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
-# -- evidence --------------------------------------------------------------------------------------------------------
-
-
-def _parts(verdict: Verdict) -> Content:
-    if not verdict.components:
-        return None
-    rows = [(one.component, one.conclusion.replace("_", " "), one.reason) for one in verdict.components]
-    return _table(("part", "conclusion", "why"), rows)
-
-
-def _evidence(verdict: Verdict) -> Content:
-    lead = (
-        f"{verdict.planned} exact tests were planned; together they call independent models derived with a probability "
-        f"of at most {verdict.alpha:g}. A matched test has a size and no p-value. What decides is open below."
-    )
-    return [tag("p", lead), [_piece(verdict, one) for one in verdict.evidence]]
-
-
-def _piece(verdict: Verdict, one: Evidence) -> Content:
-    numbers = [
-        f"p = {probability(one.log10_p)}" if one.log10_p is not None else None,
-        f"size {one.size:.3f}" if one.size is not None else None,
-    ]
-    told = "; ".join(filter(None, [*numbers, standing(verdict, one)]))
-    people = one.population
-    facts: list[tuple[str, Content]] = [
-        ("kind", f"rung {one.rung}, {RUNGS[one.rung]}: {RUNG_MEANING[one.rung]}"),
-        ("null hypothesis", one.null),
-        ("smallest possible p", probability(one.log10_floor) if one.log10_floor is not None else None),
-        ("margin", f"{one.margin:.2f}" if one.margin is not None else None),
-        ("what could defeat it", one.defeats),
-        ("why it did not run", one.reason),
-    ]
-    if people is not None:
-        facts.append(
-            (
-                "independent pairs",
-                f"{people.pairs} pairs of {people.models} models, the largest at {people.largest:.3f}, "
-                f"{people.passed} beyond the margin: an error rate of at most {people.bound:.2g} if pairs count as "
-                f"independent draws, {people.bound_disjoint:.2g} if only those that share no model do"
-                + (f"; {people.outside}" if people.outside else ""),
-            )
-        )
-    facts += [("note", note) for note in one.notes]
-    facts.append(("method", tag("code", one.id)))
-    controls = _values("Controls", one.controls)
-    opened = "" if one.name == verdict.decided_by else None
-    return tag(
-        "details",
-        tag("summary", tag("strong", one.name), " ", tag("span", told, class_="standing")),
-        _list(facts),
-        controls,
-        [_details(table) for table in one.tables],
-        open=opened,
-    )
-
-
-def _power(verdict: Verdict) -> Content:
-    if verdict.power is None:
-        return None
-    rows = [
-        (one.change, f"{one.seen} of {one.plantings}", f"at least {one.lower_bound:.1%}")
-        for one in verdict.power.plantings
-    ]
-    return [
-        tag("p", "Copies were planted in the suspect's own weights, and looked for as the base was:"),
-        _table(("planted change", "seen", "share seen (95 %)"), rows),
-        tag("p", "Not excluded:"),
-        tag("ul", [tag("li", one) for one in verdict.power.not_excluded]),
-    ]
-
-
-# -- methods and behaviour -------------------------------------------------------------------------------------------
-
-
-def _methods(comparison: Comparison) -> Content:
-    if not comparison.methods:
-        return None
-    if comparison.status == "not_comparable":
-        return tag("p", f"Not comparable: {comparison.reason or 'no reason given'}")
-    return [tag("p", MEASURED_BESIDE), [_method(result, comparison.control_pairs) for result in comparison.methods]]
-
-
-def _method(result: MethodResult, pairs: Sequence[ControlPair]) -> Content:
-    first = result.values[0] if result.values else None
-    told = result.reason or (f"{first.name} {number(first.value)}" if first is not None else "nothing measured")
-    thirds = _thirds(result, pairs)
-    return tag(
-        "details",
-        tag("summary", tag("strong", result.method), " ", tag("span", told, class_="standing")),
-        _values("Values", result.values, thirds),
-        _values("Controls: what must look negative", result.controls),
-        [_details(table) for table in result.tables],
-        tag("ul", [tag("li", note) for note in result.notes]) if result.notes else None,
-        _list([("source", result.source), ("method", tag("code", result.id))]),
-    )
-
-
-def _thirds(result: MethodResult, pairs: Sequence[ControlPair]) -> dict[str, dict[str, float | None]]:
-    """Return what a method gives against third models: numbers by name of the value, by the pair's name."""
-    found: dict[str, dict[str, float | None]] = {}
-    for pair in pairs:
-        other = next((one for one in pair.methods if one.id == result.id), None)
-        if other is not None:
-            found[f"{pair.side} and {pair.control}"] = {one.name: one.value for one in other.values}
-    return found
-
-
-def _behaviour(found: Behaviour) -> Content:
-    probes = found.probes
-    return [
-        tag("p", AXIS),
-        tag("p", tag("strong", found.summary)),
-        tag("p", f"{probes.asked} of {probes.given} probes of {probes.name} ({probes.digest})."),
-        [_method(result, found.control_pairs) for result in found.methods],
-    ]
-
-
-# -- limits and reproduction -----------------------------------------------------------------------------------------
+    yield "reproduce", "How to reproduce this", reproduction(comparison)
 
 
 def _limits(verdict: Verdict | None) -> Content:
@@ -401,67 +112,11 @@ def _limits(verdict: Verdict | None) -> Content:
     return tag("ul", [tag("li", one) for one in (*told, *LIMITS)])
 
 
-def _reproduce(comparison: Comparison) -> Content:
-    verdict = comparison.verdict
-    reading = verdict.reading if verdict is not None else None
-    revisions = (reading.suspect.revision, reading.base.revision) if reading is not None else (None, None)
-    pair = zip((comparison.suspect, comparison.base), revisions, strict=True)
-    words = ["kinprint", "compare", *(_pinned(model.location, revision) for model, revision in pair)]
-    for model in comparison.controls:
-        words += ["--control", model.location]
-    if verdict is not None:
-        words += ["--alpha", f"{verdict.alpha:g}"]
-    ids = [one.id for one in (verdict.evidence if verdict is not None else ())] + [one.id for one in comparison.methods]
-    return [
-        tag("pre", shlex.join(words)),
-        tag(
-            "p",
-            "Options that choose what is read (--quick, --thorough, --budget, --component, ...) are not in the record.",
-        ),
-        tag("p", "Seeds and every setting that changes a number are in the ids of the tests and methods:"),
-        _list([("kinprint", comparison.kinprint_version), *(("id", tag("code", one)) for one in dict.fromkeys(ids))]),
-    ]
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+LAYERED = ("layers", "parts", "sigmas", "spectra", "gains")
+"""Figures of the section on layers."""
 
 
-def _pinned(location: str, revision: str | None) -> str:
-    """Return a place with the commit that was read, where it is a repository's: what it was named by may move."""
-    return location if revision is None else f"{location.partition('@')[0]}@{revision}"
-
-
-# -- lists and tables ------------------------------------------------------------------------------------------------
-
-
-def _list(facts: Iterable[tuple[str, Content]]) -> Markup:
-    return tag("dl", [[tag("dt", name), tag("dd", fact)] for name, fact in facts if fact is not None and fact != ""])
-
-
-def _values(title: str, values: Sequence[Value], thirds: dict[str, dict[str, float | None]] | None = None) -> Content:
-    if not values:
-        return None
-    others = thirds or {}
-    header = ("", "suspect and base", "same model", *others, "how to read it")
-    rows = [
-        (
-            *(one.name, one.value, one.identical, *(held.get(one.name) for held in others.values())),
-            one.reason or one.note or ("" if one.kind == "statistic" else one.kind),
-        )
-        for one in values
-    ]
-    return [tag("h3", title), _table(header, rows)]
-
-
-def _details(table: Table) -> Content:
-    left = len(table.rows) - MOST_ROWS
-    more = tag("p", f"{left} more rows are in the JSON.", class_="soft") if left > 0 else None
-    return [tag("h3", table.title), _table(table.columns, table.rows[:MOST_ROWS]), more]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Markup:
-    head = tag("tr", [tag("th", column, scope="col") for column in columns])
-    body = [tag("tr", [_cell(cell) for cell in row]) for row in rows]
-    # Reached by keys, since it may have to be scrolled.
-    return tag("div", tag("table", tag("thead", head), tag("tbody", body)), class_="wide", tabindex="0")
-
-
-def _cell(cell: Cell) -> Markup:
-    return tag("td", cell) if isinstance(cell, str) else tag("td", number(cell), class_="number")
+def _figures(comparison: Comparison, *kinds: str) -> Content:
+    return [draw(one) for one in figures.found(comparison, *kinds)]
