@@ -43,4 +43,8 @@ def report(
         raise CheckpointError(
             f"{result}: has layout {found.schema_version} and this kinprint reads {SCHEMA_VERSION}; make it again"
         )
-    write_text(page(found), output)
+    try:
+        made = page(found)
+    except (ArithmeticError, ValueError) as error:  # a forged record: numbers that nothing can be drawn with
+        raise CheckpointError(f"{result}: holds numbers that no comparison gives; make it again with --json") from error
+    write_text(made, output)
