@@ -2,6 +2,8 @@
 
 Colours are classes of the page's style sheet, so that they follow light and dark; shapes tell what colours tell.
 Marks that belong together are a ``series`` (see there), which the page's script can hide, where a picture has several.
+A ``key`` of a legend holds a sample, between 0 and 18 of its own space, and the name of its series; a switch takes its
+place.
 """
 
 from __future__ import annotations
@@ -214,8 +216,9 @@ def curves(lines: Sequence[Line], axis: str) -> Markup:
             if value is not None and across <= _MOST_POINTS
         ]  # fmt: skip
         drawn.append(series(line.label, tag("path", d=path, class_=f"curve {line.kind}"), dots))
-        key = tag("path", d=f"M{place} 12 h18", class_=f"curve {line.kind}")
-        drawn.append(tag("g", key, tag("text", line.label, x=place + 24, y=16, class_="small"), class_="key"))
+        key = tag("path", d="M0 12 h18", class_=f"curve {line.kind}")
+        text = tag("text", line.label, x=24, y=16, class_="small")
+        drawn.append(tag("g", key, text, class_="key", transform=f"translate({place} 0)"))
         place += 44 + 7 * len(line.label)
     return _svg(bottom + 42, axis, drawn)
 

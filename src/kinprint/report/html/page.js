@@ -85,26 +85,37 @@
     box.addEventListener("blur", () => show(null));
   };
 
+  // A switch for each name of a series, which several panels may share; its sample is the legend's, whose place it takes.
+  const sample = (keys, button) => {
+    if (!keys.length) return;
+    const drawn = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    drawn.setAttribute("viewBox", "0 3 18 18");
+    drawn.setAttribute("aria-hidden", "true");
+    drawn.append(keys[0].firstElementChild.cloneNode());
+    button.prepend(drawn);
+    keys.forEach((key) => key.classList.add("replaced"));
+  };
+
   const switchable = (figure) => {
-    const all = [...figure.querySelectorAll("svg .series")];
-    if (all.length < 2) return;
-    const keys = [...figure.querySelectorAll("svg .key > path")];
+    const named = new Map();
+    figure.querySelectorAll("svg .series").forEach((series) => {
+      const label = series.dataset.label;
+      named.set(label, [...(named.get(label) ?? []), series]);
+    });
+    if (named.size < 2) return;
+    const keys = [...figure.querySelectorAll("svg .key")];
     const row = make("div", "switches");
     row.setAttribute("role", "group");
     row.ariaLabel = "Show";
     row.append(make("span", "", "Show:"));
-    all.forEach((series, at) => {
-      const button = make("button", "switch", series.dataset.label);
-      if (keys.length === all.length) {
-        const swatch = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-        swatch.append(keys[at].cloneNode());
-        swatch.setAttribute("viewBox", `${keys[at].getAttribute("d").slice(1).split(" ")[0]} 8 18 8`);
-        swatch.setAttribute("aria-hidden", "true");
-        button.prepend(swatch);
-      }
+    named.forEach((all, label) => {
+      const button = make("button", "switch", label);
+      sample(keys.filter((key) => key.textContent === label), button);
       button.ariaPressed = "true";
       button.addEventListener("click", () => {
-        button.ariaPressed = String(!series.classList.toggle("off"));
+        const shown = button.ariaPressed !== "true";
+        button.ariaPressed = String(shown);
+        all.forEach((series) => series.classList.toggle("off", !shown));
       });
       row.append(button);
     });
