@@ -1,12 +1,7 @@
-"""A browser that is installed here, and pages of real results in it.
-
-``KINPRINT_BROWSER`` is the path of a Chromium, or ``required``: then a missing one is a failure, as it is in CI.
-"""
+"""A browser that is installed here, and pages of real results in it."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,19 +10,8 @@ from typing import Any, TypeAlias
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from support.browser import chromium
 from support.pages import PAGES, write
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-def chromium() -> str:
-    """The path of a browser; without one the test is skipped or fails."""
-    asked = os.environ.get("KINPRINT_BROWSER", "")
-    path = asked if "/" in asked else next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        told = "no Chromium is installed: apt-get install chromium, or name one in KINPRINT_BROWSER"
-        (pytest.fail if asked == "required" else pytest.skip)(told)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -312,3 +312,34 @@ def test_another_layout_and_a_place_that_cannot_be_written_are_told(derived: Com
     kept.write_text(derived.model_dump_json(), "utf-8")
     ran = report(kept, "-o", tmp_path / "none" / "p.html")
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "</script><script>alert(1)</script>", "x" * 10_000])
+def test_hostile_text_in_a_kept_result_makes_no_other_page(derived: Comparison, tmp_path: Path, text: str) -> None:
+    kept, out, plain = tmp_path / "r.json", tmp_path / "p.html", Parsed(page(named(derived, "plain")))
+    kept.write_text(named(derived, text).model_dump_json(), "utf-8")
+    ran = report(kept, "-o", out)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    found = Parsed(out.read_text("utf-8"))
+    assert [name for name, _ in found.elements if name in ("script", "style", "img")] == ["style", "script"]
+    assert found.sections() == plain.sections()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.html", "r.json"]
+
+
+def test_forged_numbers_are_one_line_or_a_page_and_no_fault_of_ours(derived: Comparison, tmp_path: Path) -> None:
+    held: dict[str, Any] = json.loads(derived.model_dump_json())
+    held["verdict"]["layer_map"]["layers"][0] |= {"base": 10**9, "heads": 1e308, "units": -1e308}
+    held["suspect"]["geometry"] |= {"layers": -1, "hidden": 10**30}
+    held["verdict"]["evidence"][1] |= {"size": -1e308, "log10_p": -1e308}
+    kept, out = tmp_path / "r.json", tmp_path / "p.html"
+    kept.write_text(json.dumps(held), "utf-8")
+    ran = report(kept, "-o", out)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert not re.search(r'="[^"]*\b(nan|inf)\b', out.read_text("utf-8"))
+    out.unlink()
+    held["verdict"]["evidence"][1]["log10_p"] = 1e308
+    kept.write_text(json.dumps(held), "utf-8")
+    ran = report(kept, "-o", out)
+    assert (ran.returncode, ran.stderr.count("\n")) == (5, 1)
+    assert "no comparison gives" in ran.stderr
+    assert not out.exists()

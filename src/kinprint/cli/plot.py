@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kinprint.cli.options import write_bytes
-from kinprint.cli.report import ResultArgument, kept
+from kinprint.cli.report import ResultArgument, drawn_from, kept
 from kinprint.errors import UsageError
 
 SUFFIXES = ("svg", "png")
@@ -28,4 +28,7 @@ def plot(
     from kinprint.report.figures import figure
     from kinprint.report.plots import image
 
-    write_bytes(image(figure(kind, kept(result)), suffix), output)
+    found = kept(result)
+    with drawn_from(result):
+        drawn = image(figure(kind, found), suffix)
+    write_bytes(drawn, output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +29,23 @@ def report(
     """Turn the JSON of a comparison into one page of HTML that needs no network."""
     from kinprint.report.html import page
 
-    write_text(page(kept(result)), output)
+    found = kept(result)
+    with drawn_from(result):
+        made = page(found)
+    write_text(made, output)
+
+
+@contextmanager
+def drawn_from(result: Path) -> Generator[None]:
+    """Tell which file holds numbers that nothing can be drawn with: a forged record may.
+
+    Raises:
+        CheckpointError: The block ran into such numbers.
+    """
+    try:
+        yield
+    except (ArithmeticError, ValueError) as error:
+        raise CheckpointError(f"{result}: holds numbers that no comparison gives; make it again with --json") from error
 
 
 def kept(result: Path) -> Comparison:

@@ -1,7 +1,9 @@
 """Figures as SVG: the records of ``report.figures`` with places and classes, and every number under a pointer.
 
 Colours are classes of the page's style sheet, so that they follow light and dark; shapes and dashes tell what colours
-tell. Nothing here knows what a figure is about.
+tell. Marks that belong together are a ``series`` (see there), which the page's script can hide. A ``key`` of a legend
+holds a sample, between 0 and 18 of its own space, and the name of its series; a switch takes its place. Nothing here
+knows what a figure is about.
 """
 
 from __future__ import annotations

@@ -85,7 +85,17 @@
     box.addEventListener("blur", () => show(null));
   };
 
-  // One switch for all series of a name: a picture of several panels has each of them several times.
+  // A switch for each name of a series, which several panels may share; its sample is the legend's, whose place it takes.
+  const sample = (keys, button) => {
+    if (!keys.length) return;
+    const drawn = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    drawn.setAttribute("viewBox", "0 3 18 18");
+    drawn.setAttribute("aria-hidden", "true");
+    drawn.append(keys[0].firstElementChild.cloneNode());
+    button.prepend(drawn);
+    keys.forEach((key) => key.classList.add("replaced"));
+  };
+
   const switchable = (figure) => {
     const named = new Map();
     figure.querySelectorAll("svg .series").forEach((series) => {
@@ -100,20 +110,12 @@
     row.append(make("span", "", "Show:"));
     named.forEach((all, label) => {
       const button = make("button", "switch", label);
-      const mine = keys.filter((key) => key.textContent === label);
-      if (mine.length) {
-        const swatch = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-        swatch.append(mine[0].querySelector("path").cloneNode());
-        swatch.setAttribute("viewBox", "0 8 18 8");
-        swatch.setAttribute("aria-hidden", "true");
-        button.prepend(swatch);
-        mine.forEach((key) => key.classList.add("switched"));
-      }
+      sample(keys.filter((key) => key.textContent === label), button);
       button.ariaPressed = "true";
       button.addEventListener("click", () => {
-        const off = !all[0].classList.contains("off");
-        all.forEach((series) => series.classList.toggle("off", off));
-        button.ariaPressed = String(!off);
+        const shown = button.ariaPressed !== "true";
+        button.ariaPressed = String(shown);
+        all.forEach((series) => series.classList.toggle("off", !shown));
       });
       row.append(button);
     });
