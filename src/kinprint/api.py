@@ -19,6 +19,7 @@ from kinprint.errors import CheckpointError, UsageError
 from kinprint.evidence.sampling import few_experts
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod, Method, ModelFingerprint
 from kinprint.linalg.device import CPU, Device
+from kinprint.spectra import ATTENTION
 from kinprint.types import (
     Behaviour,
     Comparison,
@@ -47,6 +48,9 @@ from kinprint.version import __version__
 
 _METHODS_OF: Mapping[Mode, tuple[str, ...]] = {"default": ("layernorm", "intrinsic", "ghostspec-mse")}
 """Methods of the public debate that a mode measures beside the verdict, where no others are asked for."""
+
+DENSE_ORDER = 4096
+"""Singular values of one product of attention that the default mode works out: 8,192 take minutes and 2 GB."""
 
 Model = ModelView | ModelFingerprint
 Reference = str | Path | Model
@@ -184,7 +188,8 @@ def compare(
     for a, b in pairs:
         for method in chosen:
             meter.step(f"{method.name}: {sides[a].info.name} and {sides[b].info.name}")
-            results[a, b].append(_run(method, sides[a], sides[b]))
+            dear = _dear(method, sides[a], sides[b]) if asked is None and mode == "default" else None
+            results[a, b].append(dear or _run(method, sides[a], sides[b]))
     behaviour = _beside(verdict, (suspect, base, *controls), device, progress) if with_behaviour else None
     meter.done()
     measured = tuple(results[0, 1])
@@ -392,6 +397,27 @@ class _Side:
         if extractor.id not in self.made and isinstance(self.model, ModelView):
             self.made[extractor.id] = extractor.run(self.model, self.device)
         return self.made.get(extractor.id)
+
+
+def _dear(method: Method, a: _Side, b: _Side) -> MethodResult | None:
+    """Return why a method that nobody asked for is left out, where it would take minutes and gigabytes."""
+    if not isinstance(method, FingerprintMethod) or method.extractor not in ATTENTION.values():
+        return None
+    order = max((_product_order(side.model) for side in (a, b) if isinstance(side.model, ModelView)), default=0)
+    if order <= DENSE_ORDER:
+        return None
+    return _not_applicable(
+        method,
+        f"one product of attention has {order:,} singular values, which take minutes a layer: "
+        f"ask for them with --method {method.name}",
+    )
+
+
+def _product_order(model: ModelView) -> int:
+    """Return how many singular values the largest product of a model's attention has that need not be 0."""
+    return max(
+        (min(model.shape(role, layer)) for role in ("attn.k", "attn.v") for layer in model.layers(role)), default=0
+    )
 
 
 def _run(method: Method, a: _Side, b: _Side) -> MethodResult:
