@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.models import Sizes, changed, disguised, random
+from kinprint.alignment import basis as basis_module
 from kinprint.alignment.basis import (
     Basis,
     Refusal,
@@ -93,6 +95,17 @@ def test_coordinates_find_which_ones_were_cut() -> None:
         basis = fitted(coordinate_basis(rows))
         assert basis.directions == 3
         np.testing.assert_allclose(rows[0] @ basis.suspect_AK, rows[1] @ basis.base_BK, atol=1e-6)
+
+
+def test_of_many_coordinates_the_longest_are_matched_whatever_their_numbers() -> None:
+    rng = np.random.default_rng(1)
+    rows = (rng.standard_normal((40, 6)) * [1, 9, 2, 8, 3, 7]).astype(np.float32)
+    order = [3, 0, 5, 1, 4, 2]
+    with patch.object(basis_module, "MOST_PAIRS", 3 * 6):
+        basis = fitted(coordinate_basis((-rows[:, order], rows)))
+    assert basis.directions == 3
+    assert np.flatnonzero(basis.base_BK.any(axis=1)).tolist() == [1, 3, 5]
+    np.testing.assert_allclose(-rows[:, order] @ basis.suspect_AK, rows @ basis.base_BK, atol=1e-6)
 
 
 @given(seed=seeds, shape=st.tuples(st.integers(1, 5), st.integers(1, 5)))

@@ -17,7 +17,7 @@ from kinprint.alignment.forms import WIDE, WIDE_DIRECTIONS, Factors
 from kinprint.alignment.trunk import MOST_UNITS, Attention, Trunk, forms_of, read_layer, same_groups
 from kinprint.alignment.unit_basis import UnitTables, match_by_properties
 from kinprint.checkpoint import Array
-from kinprint.evidence import exact_groups, matched
+from kinprint.evidence import exact_groups, exact_residual, matched
 from kinprint.evidence.pair import Pair
 from kinprint.evidence.sizes import matched_heads, matched_units
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
@@ -228,6 +228,8 @@ def test_by_hand_two_layers_have_the_groups_whose_numbers_both_hold() -> None:
     assert both[0].k_KD[:, 0].tolist() == [4, 5]
     assert both[1].k_KD[:, 0].tolist() == [2, 3]
     assert same_groups(first, Attention(rows, rows, rows, rows, 3, 3)) is None
+    apart = Attention(rows, rows, rows, rows, 3, 3, np.array([0, 2, 3]), 9)
+    assert same_groups(first, apart) is None
 
 
 @pytest.mark.usefixtures("room_for_eight")
@@ -247,6 +249,18 @@ def test_a_copy_is_found_by_the_groups_that_are_held_and_a_stranger_is_not(many:
         evidence = exact_groups.test(pair, basis, "stored", -6.0)
         assert evidence.log10_p is not None
         assert (evidence.log10_p < -2.9) == found
+
+
+def test_layers_that_hold_no_group_of_the_same_number_are_judged_without_them(many: ModelState) -> None:
+    with patch.object(trunk, "MOST_ENTRIES", 2 * MANY.head_dim * MANY.hidden):
+        for seed in range(2, 8):
+            pair = Pair.of(random("llama", seed, sizes=MANY).view(np.float32), many.view(np.float32))
+            held = [one.layer(0).attention for one in (pair.suspect, pair.base)]
+            assert all(one is not None and one.kv_heads == 2 for one in held)
+            assert exact_residual.test(pair, "stored", -6.0).status == "measured"
+            basis = pair.basis("stored")
+            assert isinstance(basis, Basis)
+            exact_groups.test(pair, basis, "stored", -6.0)
 
 
 def test_inner_products_of_a_latent_projection_are_those_of_it_multiplied_out() -> None:

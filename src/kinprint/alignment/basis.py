@@ -50,6 +50,9 @@ WIDE_TOKENS = 4096
 _COLUMN_TOKENS = 2048
 """Least tokens that columns of wide embeddings are compared by: strangers then reach a cosine of .13 at most."""
 
+MOST_PAIRS = 1 << 24
+"""Most pairs of coordinates that are matched by their columns: all of two streams of 4,096; of 8,192 they take 2 GB."""
+
 _LEAST_TOKENS = 8
 _SEED = 0
 
@@ -217,7 +220,8 @@ def token_basis(rows: tuple[Array, Array], device: Device = CPU) -> Basis | Refu
 def coordinate_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
     """Return the signed permutation that matches coordinates by their embedding columns (LAP on |cosine|).
 
-    The narrower model keeps all its coordinates. Source: AWM (arXiv 2510.06738), section 4, steps 2 and 3.
+    The narrower model keeps all its coordinates, up to ``MOST_PAIRS``: beyond, the suspect's longest columns are
+    matched against all of the base's, whatever their numbers. Source: AWM (arXiv 2510.06738), section 4, steps 2 and 3.
 
     Args:
         rows: Of suspect and base, as ``token_rows`` gives them.
@@ -226,11 +230,15 @@ def coordinate_basis(rows: tuple[Array, Array]) -> Basis | Refusal:
         return Refusal("the shared tokens' embeddings are zero")
     wide = min(side.shape[1] for side in rows) > WIDE
     columns = [side[:: max(1, len(side) // _COLUMN_TOKENS)] if wide else side for side in rows]
-    cosines_AB = unit_rows(columns[0].T) @ unit_rows(columns[1].T).T
-    here, there = assignment(np.abs(cosines_AB))
-    signs = np.where(cosines_AB[here, there] < 0, -1.0, 1.0)
+    mine_AN = columns[0].T
+    lengths = np.linalg.norm(mine_AN, axis=1)
+    longest = np.sort(np.argsort(-lengths, kind="stable")[: max(1, MOST_PAIRS // columns[1].shape[1])])
+    cosines_LB = unit_rows(mine_AN[longest]) @ unit_rows(columns[1].T).T
+    found, there = assignment(np.abs(cosines_LB))
+    signs = np.where(cosines_LB[found, there] < 0, -1.0, 1.0)
+    here = longest[found]
     axes = drawn_axes(here.size, WIDE_DIRECTIONS) if here.size > WIDE else np.eye(here.size)
-    suspect, base = (np.zeros((count, axes.shape[1]), axes.dtype) for count in cosines_AB.shape)
+    suspect, base = (np.zeros((side.shape[1], axes.shape[1]), axes.dtype) for side in rows)
     suspect[here] = signs[:, None] * axes
     base[there] = axes
     return Basis("coordinates", suspect, base, fitted_on=f"embedding columns of {len(rows[0])} shared tokens")

@@ -45,7 +45,7 @@ from kinprint.shapes import Float, Float32, Float64, Int64
 MOST_UNITS = 1024
 """Most units that a layer of a wide model holds, of all its MLPs together."""
 
-MOST_ENTRIES = 1 << 24
+MOST_ENTRIES = 1 << 23
 """Most entries of one of the four matrices of attention that a layer of a wide model holds."""
 
 _LEAST_GROUPS = 2
@@ -110,14 +110,17 @@ class Attention:
 
 
 def same_groups(first: Attention, second: Attention) -> tuple[Attention, Attention] | None:
-    """Return the groups of two layers that have the same numbers, in one order; None where they have not as many."""
+    """Return the groups of two layers that have the same numbers, in one order.
+
+    None where the layers have not as many groups, or hold none of the same number, as strangers may.
+    """
     if first.count != second.count:
         return None
     if first.numbers is None and second.numbers is None:
         return first, second
     held = [np.arange(one.count) if one.numbers is None else one.numbers for one in (first, second)]
     _, here, there = np.intersect1d(*held, assume_unique=True, return_indices=True)
-    return first.only(here), second.only(there)
+    return (first.only(here), second.only(there)) if here.size else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,7 @@ class Trunk:
         )
         self._lock = Lock()
         self._layers: dict[int, Layer] = {}
+        self._largest = 0
         self._chosen: dict[tuple[int, str, int | None], Array] = {}
         self._forms: dict[int, Mapping[Form, FormValue]] = {}
 
@@ -213,9 +217,12 @@ class Trunk:
         """Return one layer."""
         layer = self._layers.get(number)
         if layer is None:
+            with self._lock:  # before it is read: what makes room for it need not stay until then
+                make_room(self._layers, self._largest, self._held_bytes)
             layer = read_layer(self.view, number, wide=self.wide, chosen=self._chosen)
             with self._lock:
-                make_room(self._layers, layer_bytes(layer), self._held_bytes)
+                self._largest = max(self._largest, layer_bytes(layer))
+                make_room(self._layers, self._largest, self._held_bytes)
                 self._layers[number] = layer
         return layer
 
@@ -361,7 +368,7 @@ def _largest_groups(
     chosen = known[key]
 
     def rows(role: str, heads: int = 1) -> Array:
-        return np.concatenate([_group_rows(view, role, number, size.kv_heads, at, heads) for at in chosen.tolist()])
+        return _groups(view, role, number, size.kv_heads, chosen, heads)
 
     each = size.heads // size.kv_heads
     written = view.shape("attn.o", number)[1] // size.kv_heads
@@ -389,13 +396,30 @@ def _grams(view: ModelView, role: str, number: int, groups: int, heads: int) -> 
             rows_CD = _group_rows(view, role, number, groups, at, heads)
             yield (rows_CD @ rows_CD.T).astype(np.float64)
         return
-    gain_R = view.gain(product.norm, number)
-    right_RD = _single(view.array(product.right, number, fold=True) * gain_R[:, None])
+    gain_R = _single(view.gain(product.norm, number))
+    right_RD = _single(view.array(product.right, number, fold=True)) * gain_R[:, None]
     inner_RR = right_RD @ right_RD.T
-    left_NR = _single(view.array(product.left, number))
-    for block_NR in left_NR.reshape(groups, -1, left_NR.shape[1]):
+    del right_RD
+    each = view.shape(role, number)[0] // groups
+    for first in range(0, each * groups, each):
+        block_NR = _single(view.rows(product.left, number, rows=slice(first, first + each)))
         left_CR = block_NR.reshape(heads, -1, block_NR.shape[1]).sum(axis=0)
         yield (left_CR @ inner_RR @ left_CR.T).astype(np.float64)
+
+
+def _groups(
+    view: ModelView, role: str, number: int, groups: int, chosen: Int64[Array, " L"], heads: int
+) -> Float32[Array, "N D"]:
+    """Return the rows of some key/value groups, each summed over its heads; of a product, multiplied out for them."""
+    product = view.products.get(PartKey(role, number))
+    if product is None:
+        return np.concatenate([_group_rows(view, role, number, groups, at, heads) for at in chosen.tolist()])
+    each = view.shape(role, number)[0] // groups
+    left_NR = _single(view.chosen(product.left, number, rows=(chosen[:, None] * each + np.arange(each)).ravel()))
+    gain_R = _single(view.gain(product.norm, number))
+    right_RD = _single(view.array(product.right, number, fold=True)) * gain_R[:, None]
+    rows_ND = left_NR @ right_RD
+    return rows_ND.reshape(len(chosen), heads, -1, rows_ND.shape[1]).sum(axis=1).reshape(-1, rows_ND.shape[1])
 
 
 def _group_rows(view: ModelView, role: str, number: int, groups: int, at: int, heads: int) -> Float32[Array, "C D"]:
