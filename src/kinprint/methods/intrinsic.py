@@ -70,6 +70,7 @@ MINIMUM_LAYERS = 3
 SHUFFLES, SEED = 200, 0
 
 _BLOCK_BYTES = 1 << 20
+_PRODUCT_ROWS = 2048  # of a product's left factor
 """Small blocks: each is widened to float64 twice over."""
 
 _LARGE = 1 << 20
@@ -113,10 +114,16 @@ class Moments:
         The sum of its squares is the inner product of two R x R Gram matrices. Entries of projections are centred
         nearly enough that subtracting the mean's square costs no digits.
         """
-        left_HR, right_RD = left_HR.astype(np.float64), right_RD.astype(np.float64)
+        right_RD = right_RD.astype(np.float64, copy=False)
+        rank = right_RD.shape[0]
+        sum_R, gram_RR = np.zeros(rank), np.zeros((rank, rank))
+        for first in range(0, left_HR.shape[0], _PRODUCT_ROWS):
+            block_HR = left_HR[first : first + _PRODUCT_ROWS].astype(np.float64)
+            sum_R += block_HR.sum(axis=0)
+            gram_RR += block_HR.T @ block_HR
         count = left_HR.shape[0] * right_RD.shape[1]
-        mean = float(left_HR.sum(axis=0) @ right_RD.sum(axis=1)) / count
-        squares = float(np.vdot(left_HR.T @ left_HR, right_RD @ right_RD.T))
+        mean = float(sum_R @ right_RD.sum(axis=1)) / count
+        squares = float(np.vdot(gram_RR, right_RD @ right_RD.T))
         return cls(count, mean, max(0.0, squares - count * mean * mean))
 
     def merged(self, other: Moments) -> Moments:
@@ -196,8 +203,8 @@ def _layer_deviations(
 def _moments(model: ModelView, role: str, layer: int, expert: int | None) -> Moments:
     product = model.products.get(PartKey(role, layer, expert))
     if product is not None:
-        left_HR = model.array(product.left, layer) * model.gain(product.norm, layer)
-        return Moments.of_product(left_HR, model.array(product.right, layer))
+        gain_R = model.gain(product.norm, layer)
+        return Moments.of_product(model.array(product.left, layer), model.array(product.right, layer) * gain_R[:, None])
     found = Moments()
     for _, block in model.row_blocks(role, layer, expert, block_bytes=_BLOCK_BYTES):
         found = found.merged(Moments.of(block))
