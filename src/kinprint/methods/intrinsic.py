@@ -69,8 +69,10 @@ MINIMUM_LAYERS = 3
 
 SHUFFLES, SEED = 200, 0
 
+_PRODUCT_ROWS = 2048
+"""Rows of a left factor that are widened at a time."""
+
 _BLOCK_BYTES = 1 << 20
-_PRODUCT_ROWS = 2048  # of a product's left factor
 """Small blocks: each is widened to float64 twice over."""
 
 _LARGE = 1 << 20
