@@ -203,7 +203,7 @@ def test_the_pictures_of_the_evidence_show_what_the_program_finds(verdicts: Mapp
 def test_every_test_of_the_ladder_has_its_module_named() -> None:
     named = set(re.findall(r"\]\(\.\./src/kinprint/evidence/(\w+)\.py\)", text("tests.md")))
     help_only = {"__init__", "calibration", "controls", "identity_search", "numbering", "pair", "records", "sampling"}
-    help_only |= {"sizes", "values"}
+    help_only |= {"related", "sizes", "values"}
     assert named | help_only == {file.stem for file in (ROOT / "src" / "kinprint" / "evidence").glob("*.py")}
 
 
