@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from evidence.models import Sizes, disguised, noisy, random
 from kinprint.alignment import forms, trunk, unit_basis
@@ -249,6 +252,23 @@ def test_a_copy_is_found_by_the_groups_that_are_held_and_a_stranger_is_not(many:
         evidence = exact_groups.test(pair, basis, "stored", -6.0)
         assert evidence.log10_p is not None
         assert (evidence.log10_p < -2.9) == found
+
+
+def test_groups_of_strangers_have_uniform_p_though_each_model_holds_its_largest() -> None:
+    sizes = replace(MANY, heads=24, kv_heads=24, vocab=700)
+    with patch.object(trunk, "MOST_ENTRIES", 16 * sizes.head_dim * sizes.hidden):
+        views = [random("llama", seed, sizes=sizes).view(np.float32) for seed in range(6)]
+        found: list[float] = []
+        for first, second in combinations(views, 2):
+            pair = Pair.of(first, second)
+            basis = pair.basis("stored")
+            assert isinstance(basis, Basis)
+            assert all(2 <= len(table) < 16 for _, table in exact_groups.score_tables(pair, basis))
+            log10_p = exact_groups.test(pair, basis, "stored", -6.0).log10_p
+            assert log10_p is not None
+            found.append(10.0**log10_p)
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+    assert min(found) > 0.01
 
 
 def test_layers_that_hold_no_group_of_the_same_number_are_judged_without_them(many: ModelState) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import shutil
 import subprocess
 import sys
@@ -158,24 +157,6 @@ def test_hostile_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
     assert "[red]" in done.stdout
     for character in "\x1b\u202e\x07":
         assert character not in done.stdout
-
-
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
-def test_the_bar_names_the_test_that_runs() -> None:
-    mine, theirs = os.openpty()
-    command = [COMMAND, "compare", EXAMPLES / "child", EXAMPLES / "base", "-m", "layernorm"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
-        os.close(theirs)
-        seen = b""
-        try:
-            while piece := os.read(mine, 65536):
-                seen += piece
-        except OSError:  # how Linux says that the other end is closed
-            pass
-        assert process.wait(timeout=60) == 0
-    os.close(mine)
-    assert b"units in stored order" in seen
-    assert b"Traceback" not in seen
 
 
 def test_a_device_changes_no_verdict() -> None:

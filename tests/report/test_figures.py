@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from kinprint.report.figures.records import Axis, Chart, Figure, Grid, Missing, 
 from kinprint.report.figures.scales import ends, ticks
 from kinprint.report.html.charts import draw
 from kinprint.types import Comparison, LayerMatch
+from support.parsed import Parsed
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[31m\"'&$x^2$"
 
@@ -237,32 +237,6 @@ def test_ticks_are_round_numbers() -> None:
 
 
 # -- as SVG ------------------------------------------------------------------------------------------------------------
-
-
-class Parsed(HTMLParser):
-    """Elements with their attributes, and text; it fails where elements do not close."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-    def of(self, kind: str) -> list[dict[str, str | None]]:
-        return [attributes for _, attributes in self.elements if kind in (attributes.get("class") or "").split()]
 
 
 def test_a_cell_stands_in_its_row_and_column_with_its_number_and_its_shade() -> None:

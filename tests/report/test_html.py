@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,40 +27,12 @@ from kinprint.types import (
     ProbeInfo,
     Value,
 )
+from support.parsed import Parsed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KINPRINT = Path(sys.executable).with_name("kinprint")
 HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[31m\"'&"
 SECTIONS = ["verdict", "models", "place", "layers", "parts", "evidence", "controls", "methods", "limits", "reproduce"]
-VOID = {"meta", "br", "hr", "img", "link", "col", "input"}
-
-
-class Parsed(HTMLParser):
-    """Elements, their attributes, and text by the element that holds it; it fails where elements do not close."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] not in (["style"], ["script"]):
-            self.text.append(data)
-
-    def sections(self) -> list[str]:
-        return [attributes["id"] or "" for name, attributes in self.elements if name == "section"]
 
 
 @pytest.fixture(scope="module")

@@ -410,15 +410,13 @@ def _grams(view: ModelView, role: str, number: int, groups: int, heads: int) -> 
 def _groups(
     view: ModelView, role: str, number: int, groups: int, chosen: Int64[Array, " L"], heads: int
 ) -> Float32[Array, "N D"]:
-    """Return the rows of some key/value groups, each summed over its heads; of a product, multiplied out for them."""
-    product = view.products.get(PartKey(role, number))
-    if product is None:
+    """Return the rows of some key/value groups, each summed over its heads."""
+    if PartKey(role, number) not in view.products:
         return np.concatenate([_group_rows(view, role, number, groups, at, heads) for at in chosen.tolist()])
+    # All at once: each call would fold the right factor anew.
     each = view.shape(role, number)[0] // groups
-    left_NR = _single(view.chosen(product.left, number, rows=(chosen[:, None] * each + np.arange(each)).ravel()))
-    gain_R = _single(view.gain(product.norm, number))
-    right_RD = _single(view.array(product.right, number, fold=True)) * gain_R[:, None]
-    rows_ND = left_NR @ right_RD
+    rows = (chosen[:, None] * each + np.arange(each)).ravel()
+    rows_ND = _single(view.chosen(role, number, rows=rows, fold=True))
     return rows_ND.reshape(len(chosen), heads, -1, rows_ND.shape[1]).sum(axis=1).reshape(-1, rows_ND.shape[1])
 
 

@@ -283,6 +283,11 @@ class ModelView:
         Raises:
             NonFiniteError: What was chosen (or a gain folded into it) holds NaN or Inf.
         """
+        product = self.products.get(PartKey(role, layer, expert))
+        if product is not None and columns is None:
+            left = self.chosen(product.left, layer, rows=rows)
+            right = self.array(product.right, layer, fold=fold)
+            return (left * self.gain(product.norm, layer).astype(left.dtype)) @ right
         stored = self.stored(role, layer, expert)
         values = _widen(stored[:, columns] if columns is not None else stored if rows is None else stored[rows])
         if not _finite(values):

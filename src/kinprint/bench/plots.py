@@ -18,27 +18,11 @@ import numpy as np
 from kinprint.bench.metrics import accuses, area, measured, operating_points
 from kinprint.bench.records import BenchResult, Category, Column, Label, Row, categories
 from kinprint.errors import optional
+from kinprint.report.plots import BLUE, DPI, GREY, ORANGE, SHARED_STYLE, VERMILION
 from kinprint.report.terminal import clean
 
-STYLE: dict[str, Any] = {
-    "svg.hashsalt": "kinprint",
-    # Text stays text: it can be searched, and the file does not depend on the fonts of the machine that drew it.
-    "svg.fonttype": "none",
-    # A dollar in a model's name is a dollar.
-    "text.parse_math": False,
-    "font.size": 8.0,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.labelsize": 7.0,
-    "ytick.labelsize": 7.0,
-}
-DPI = 130
 PANELS_WIDE = 4
 """Small multiples side by side."""
-
-BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#777777"
 
 WIDE_RANGE = 100.0
 """Distances whose largest is this many times their median are drawn on an axis that is logarithmic above it."""
@@ -70,7 +54,7 @@ def write_plots(result: BenchResult, folder: Path) -> list[Path]:
     written: list[Path] = []
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(SHARED_STYLE)
         for name, draw in pictures.items():
             figure = draw(result, columns)
             written += [_write(figure, folder / f"{name}.{kind}", kind) for kind in ("svg", "png")]

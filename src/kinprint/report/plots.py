@@ -18,12 +18,12 @@ from kinprint.report.figures.records import Axis, Chart, Figure, Grid, Panel, Ro
 from kinprint.report.figures.scales import ends, step, ticks
 from kinprint.report.figures.tables import named
 
-STYLE: dict[str, Any] = {
+SHARED_STYLE: dict[str, Any] = {
     "svg.hashsalt": "kinprint",
     # Text stays text: it can be searched, and the file does not depend on the fonts of the machine that drew it.
     "svg.fonttype": "none",
+    # A dollar in a model's name is a dollar.
     "text.parse_math": False,
-    "text.usetex": False,
     "font.size": 8.0,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
@@ -31,6 +31,12 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "xtick.labelsize": 7.0,
     "ytick.labelsize": 7.0,
+}
+"""What all pictures of kinprint have in common, those of benchmarks too."""
+
+STYLE: dict[str, Any] = {
+    **SHARED_STYLE,
+    "text.usetex": False,
     "legend.fontsize": 7.0,
     "legend.frameon": False,
     "figure.facecolor": "white",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from kinprint.bench.calibration.records import CalibrationResult, CalibrationRow, Draw
-from kinprint.bench.plots import BLUE, DPI, GREY, ORANGE, STYLE, VERMILION
 from kinprint.errors import optional
+from kinprint.report.plots import BLUE, DPI, GREY, ORANGE, SHARED_STYLE, VERMILION
 from kinprint.report.terminal import clean
 
 _COLOURS = (BLUE, VERMILION, ORANGE, GREY)
@@ -33,7 +33,7 @@ def qq(result: CalibrationResult, draws: Sequence[Draw]) -> dict[str, bytes]:
     matplotlib = _library("matplotlib")
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(SHARED_STYLE)
         figure = _figure(result, draws)
         return {
             f"qq.{kind}": _file(figure, kind, metadata)
