@@ -19,9 +19,9 @@ import numpy as np
 from kinprint import api
 from kinprint.alignment.basis import Refusal
 from kinprint.architecture import ModelView
-from kinprint.bench.plots import BLUE, GREY, ORANGE, STYLE, VERMILION
 from kinprint.evidence.exact_units import score_sum
 from kinprint.evidence.pair import Pair
+from kinprint.report.plots import BLUE, GREY, ORANGE, SHARED_STYLE, VERMILION
 from kinprint.types import Evidence, Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def draw(
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(SHARED_STYLE)
         figure = Figure(figsize=inches, layout="constrained")
         axes = figure.subplots(1, across, squeeze=False)[0]
         paint(axes, data)

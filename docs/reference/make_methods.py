@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from kinprint import api
-from kinprint.bench.plots import BLUE, GREY, ORANGE, STYLE, VERMILION
 from kinprint.fingerprints import FingerprintMethod
 from kinprint.registry import METHODS
+from kinprint.report.plots import BLUE, GREY, ORANGE, SHARED_STYLE, VERMILION
 from kinprint.transform import PRESERVING
 from kinprint.types import MethodResult
 
@@ -285,7 +285,7 @@ def draw(name: str, data: Mapping[str, Any], path: Path) -> None:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(SHARED_STYLE)
         two = "lines" in data
         rows = sum(_on_the_axis(value) for value in SHOWN[name])
         figure = Figure(figsize=(7.2, 2.8) if two else (5.6, 1.0 + 0.3 * rows), layout="constrained")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kinprint import api
-from kinprint.bench.plots import BLUE, GREY, ORANGE, STYLE, VERMILION
+from kinprint.report.plots import BLUE, GREY, ORANGE, SHARED_STYLE, VERMILION
 from kinprint.types import Comparison
 from kinprint.version import __version__
 from kinprint.zoo.single import derive_folder
@@ -165,7 +165,7 @@ def draw(data: Mapping[str, list[float]], path: Path) -> None:
     }
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(SHARED_STYLE)
         figure = Figure(figsize=(6.4, 2.8), layout="constrained")
         axes = figure.subplots()
         for name, values in data.items():
