@@ -147,12 +147,10 @@ def draw(
     paint: Callable[[Any, Data], None], data: Data, name: str, *, inches: tuple[float, float], across: int = 1
 ) -> None:
     """Draw one picture into the folder of images."""
-    import matplotlib
+    from matplotlib import style
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SHARED_STYLE)
+    with style.context(SHARED_STYLE, after_reset=True):
         figure = Figure(figsize=inches, layout="constrained")
         axes = figure.subplots(1, across, squeeze=False)[0]
         paint(axes, data)

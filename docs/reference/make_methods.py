@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from kinprint import api
+from kinprint.architecture import ModelView
 from kinprint.fingerprints import FingerprintMethod
 from kinprint.registry import METHODS
 from kinprint.report.plots import BLUE, GREY, ORANGE, SHARED_STYLE, VERMILION
@@ -161,7 +162,8 @@ def measured() -> dict[str, Results]:
 
 def _result(name: str, suspect: Path, base: Path) -> MethodResult:
     """Return what one method says of one pair; no verdict is asked for."""
-    method, models = METHODS[name], [api.open_model(path) for path in (suspect, base)]
+    method = METHODS[name]
+    models = [model for path in (suspect, base) if isinstance(model := api.open_model(path), ModelView)]
     if isinstance(method, FingerprintMethod):
         return method.compare(*(method.extractor.run(model) for model in models))
     return method.compare(*models)
@@ -280,12 +282,10 @@ def _rounded(value: object) -> float | None:
 
 def draw(name: str, data: Mapping[str, Any], path: Path) -> None:
     """Draw a method's picture."""
-    import matplotlib
+    from matplotlib import style
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SHARED_STYLE)
+    with style.context(SHARED_STYLE, after_reset=True):
         two = "lines" in data
         rows = sum(_on_the_axis(value) for value in SHOWN[name])
         figure = Figure(figsize=(7.2, 2.8) if two else (5.6, 1.0 + 0.3 * rows), layout="constrained")

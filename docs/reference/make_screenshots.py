@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import FloatRect, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -50,7 +50,7 @@ def sections(page: Page, first: str, last: str, name: str) -> None:
         )
         for one in (first, last)
     )
-    clip = {"x": 0, "y": max(0, top[0] - 16), "width": WIDTH, "height": bottom[1] - top[0] + 32}
+    clip = FloatRect(x=0, y=max(0, top[0] - 16), width=WIDTH, height=bottom[1] - top[0] + 32)
     path = IMAGES / name
     page.screenshot(path=path, clip=clip, full_page=True)
     size = path.stat().st_size

@@ -20,6 +20,7 @@ from kinprint import api
 from kinprint.report.plots import BLUE, GREY, ORANGE, SHARED_STYLE, VERMILION
 from kinprint.types import Comparison
 from kinprint.version import __version__
+from kinprint.zoo.recipes import Derived
 from kinprint.zoo.single import derive_folder
 from kinprint.zoo.suites import SUITES
 
@@ -58,7 +59,8 @@ def measured(zoo: Path, suspects: Iterable[str] = SUSPECTS) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         places = {name: zoo / name for name in SUSPECTS if name != LAUNDERED}
         places[LAUNDERED] = Path(folder) / "laundered"
-        laundry = next(one for one in SUITES["tiny"].recipes if one.name == "base.laundered")
+        derived = (one for one in SUITES["tiny"].recipes if isinstance(one, Derived))
+        laundry = next(one for one in derived if one.name == "base.laundered")
         derive_folder(zoo / "base.upcycled", places[LAUNDERED], (*laundry.kinds, "expert-permutation"), seed=40)
         return {name: api.compare(places[name], zoo / BASE, methods=METHODS) for name in suspects}
 
@@ -153,7 +155,7 @@ def curves(found: Found) -> dict[str, list[float]]:
 
 def draw(data: Mapping[str, list[float]], path: Path) -> None:
     """Draw the curves."""
-    import matplotlib
+    from matplotlib import style
     from matplotlib.figure import Figure
 
     looks: Mapping[str, dict[str, Any]] = {
@@ -163,9 +165,7 @@ def draw(data: Mapping[str, list[float]], path: Path) -> None:
         "moe": {"color": VERMILION, "marker": "^"},
         "moe-twin": {"color": VERMILION, "marker": "v", "linestyle": "--"},
     }
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SHARED_STYLE)
+    with style.context(SHARED_STYLE, after_reset=True):
         figure = Figure(figsize=(6.4, 2.8), layout="constrained")
         axes = figure.subplots()
         for name, values in data.items():
