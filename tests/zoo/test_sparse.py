@@ -20,7 +20,7 @@ from kinprint.zoo.sparse_plan import Dtype, Layout
 
 Arrays = dict[str, np.ndarray]
 COMMAND = Path(sys.executable).parent / "kinprint"
-MIXTURE, DENSE = "tiny-moe", "tiny-dense"
+MIXTURE, DENSE, LATENT = "tiny-moe", "tiny-dense", "tiny-latent"
 LAYER = "model.layers.3"
 needs_holes = pytest.mark.skipif(sys.platform == "win32", reason="NTFS writes zeros unless a file is marked as sparse")
 
@@ -53,6 +53,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_sparse(MIXTURE, at / "laundered", seed=3, kind="laundered", base=at / "base", change=0.0)
     write_sparse(DENSE, at / "dense", seed=4, **whole)
     write_sparse(DENSE, at / "laundered-dense", seed=6, kind="laundered", base=at / "dense", change=0.0)
+    write_sparse(LATENT, at / "latent", seed=7, **whole)
+    write_sparse(LATENT, at / "laundered-latent", seed=8, kind="laundered", base=at / "latent", change=0.0)
     write_sparse(MIXTURE, at / "upcycled", seed=5, kind="upcycled", base=at / "dense", change=0.0, filled_experts=None)
     return at
 
@@ -62,7 +64,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("shape", "parameters"),
-    [("llama-3-8b", 8_030_261_248), ("llama-3-70b", 70_553_706_496), ("mistral-7b", 7_248_023_552)],
+    [
+        ("llama-3-8b", 8_030_261_248),
+        ("llama-3-70b", 70_553_706_496),
+        ("llama-65b", 65_285_660_672),
+        ("mistral-7b", 7_248_023_552),
+    ],
 )
 def test_a_published_shape_has_as_many_parameters_as_the_published_model(shape: str, parameters: int) -> None:
     assert sum(unit.size for unit, _ in plan(shape).units) == parameters
@@ -80,6 +87,16 @@ def test_glm_air_has_its_106_billion_parameters_in_200_gigabytes_of_shards() -> 
     assert whole.apparent_bytes > 200e9
     assert len(whole.sizes) == 43
     assert max(whole.sizes.values()) < 5.1e9
+
+
+def test_deepseek_v3_has_its_671_billion_parameters() -> None:
+    mixture = 257 * 3 * 2048 * 7168 + 256 * 7168 + 256
+    queries = 1536 * 7168 + 1536 + 128 * (128 + 64) * 1536
+    keys_and_values = (512 + 64) * 7168 + 512 + 128 * (128 + 128) * 512
+    attention = queries + keys_and_values + 7168 * 128 * 128
+    by_hand = 2 * 129_280 * 7168 + 7168 + 61 * (attention + 2 * 7168) + 58 * mixture + 3 * 3 * 18_432 * 7168
+    assert sum(unit.size for unit, _ in plan("deepseek-v3").units) == by_hand
+    assert 670e9 < by_hand < 672e9
 
 
 def test_the_tensors_of_a_file_follow_each_other_without_gaps_and_aligned() -> None:
@@ -110,6 +127,14 @@ def test_every_layout_is_read_and_holds_the_same_values(
         # e4m3 keeps three bits behind the first: half a step is 1/16 of a value; the smallest lose more.
         nearby = 0 if dtype == "bf16" else 1 / 16
         np.testing.assert_allclose(found, expected, rtol=nearby, atol=nearby * np.abs(expected).max() / 100)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp8"])
+def test_latent_attention_is_read_with_a_role_for_every_parameter(tmp_path: Path, dtype: Dtype) -> None:
+    write_sparse(LATENT, tmp_path / "made", seed=1, filled=None, filled_experts=None, dtype=dtype)
+    model = view(open_checkpoint(tmp_path / "made"))
+    assert model.info().coverage == 1.0
+    assert {"attn.q_a", "attn.kv_a", "attn.k_rope", "attn.v_b"} <= {key.role for key in model.parts}
 
 
 def test_a_tensor_written_in_blocks_of_rows_is_the_one_written_whole(
@@ -254,6 +279,8 @@ def test_a_laundered_model_computes_what_its_base_does(models: Path) -> None:
     dense, child = logits(models / "dense"), logits(models / "laundered-dense")
     assert np.abs(child - dense).max() < 0.05 * np.abs(dense).max()
     # Rounding sends a few tokens to another expert, whose logits then differ.
+    latent, child = logits(models / "latent"), logits(models / "laundered-latent")
+    assert np.median(np.abs(child - latent).max(axis=-1) / np.abs(latent).max(axis=-1)) < 0.02
     base, child, changed = (logits(models / name) for name in ("base", "laundered", "finetuned"))
     per_token = np.abs(child - base).max(axis=-1) / np.abs(base).max(axis=-1)
     assert np.median(per_token) < 0.02

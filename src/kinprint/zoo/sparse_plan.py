@@ -31,6 +31,12 @@ AXES = {
     "k": ("group", "residual"),
     "v": ("group", "residual"),
     "o": ("residual", "head"),
+    "q_a": ("query-latent", "residual"),
+    "q_a.norm": ("query-latent",),
+    "q_b": ("latent-query", "query-latent"),
+    "kv_a": ("key-latent", "residual"),
+    "kv_a.norm": ("key-latent",),
+    "kv_b": ("latent-key", "key-latent"),
     "q.bias": ("head",),
     "k.bias": ("group",),
     "v.bias": ("group",),
@@ -42,7 +48,7 @@ AXES = {
 }
 """The axes of each role. Tensors of a layer, or of one expert, that share an axis are permuted together."""
 
-QUANTISED = ("q", "k", "v", "o", "gate", "up", "down")
+QUANTISED = ("q", "k", "v", "o", "q_a", "q_b", "kv_a", "kv_b", "gate", "up", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +222,7 @@ def units(shape: Shape) -> Iterator[Unit]:
 
 def _layer(shape: Shape, layer: int) -> Iterator[Unit]:
     stem, hidden = f"model.layers.{layer}", shape.hidden
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    for role, rows in (("q", queries), ("k", keys), ("v", keys)):
-        yield Unit(f"{stem}.self_attn.{role}_proj.weight", role, (rows, hidden), layer)
-        if shape.qkv_bias:
-            yield Unit(f"{stem}.self_attn.{role}_proj.bias", f"{role}.bias", (rows,), layer)
-    yield Unit(f"{stem}.self_attn.o_proj.weight", "o", (hidden, queries), layer)
+    yield from (_latent_attention if shape.query_latent else _attention)(shape, f"{stem}.self_attn", layer)
     mlp = f"{stem}.mlp"
     if shape.is_mixture(layer):
         yield Unit(f"{mlp}.gate.weight", "router", (shape.experts, hidden), layer)
@@ -235,6 +236,27 @@ def _layer(shape: Shape, layer: int) -> Iterator[Unit]:
         yield from _mlp(mlp, hidden, shape.intermediate, layer)
     for norm in ("input_layernorm", "post_attention_layernorm"):
         yield Unit(f"{stem}.{norm}.weight", "norm", (hidden,), layer)
+
+
+def _attention(shape: Shape, stem: str, layer: int) -> Iterator[Unit]:
+    hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    for role, rows in (("q", queries), ("k", keys), ("v", keys)):
+        yield Unit(f"{stem}.{role}_proj.weight", role, (rows, hidden), layer)
+        if shape.qkv_bias:
+            yield Unit(f"{stem}.{role}_proj.bias", f"{role}.bias", (rows,), layer)
+    yield Unit(f"{stem}.o_proj.weight", "o", (hidden, queries), layer)
+
+
+def _latent_attention(shape: Shape, stem: str, layer: int) -> Iterator[Unit]:
+    hidden, heads, own = shape.hidden, shape.heads, shape.head_dim
+    for what, name, role, wide, rotated, made in (
+        ("q", "q_a_proj", "q_a", shape.query_latent, 0, heads * (own + shape.rotary_dim)),
+        ("kv", "kv_a_proj_with_mqa", "kv_a", shape.key_latent, shape.rotary_dim, heads * 2 * own),
+    ):
+        yield Unit(f"{stem}.{name}.weight", role, (wide + rotated, hidden), layer)
+        yield Unit(f"{stem}.{what}_a_layernorm.weight", f"{role}.norm", (wide,), layer)
+        yield Unit(f"{stem}.{what}_b_proj.weight", f"{what}_b", (made, wide), layer)
+    yield Unit(f"{stem}.o_proj.weight", "o", (hidden, heads * own), layer)
 
 
 def _mlp(

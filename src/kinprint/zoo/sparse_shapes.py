@@ -17,12 +17,13 @@ class Shape:
 
     Attributes:
         name: Name in :data:`SHAPES`.
-        model_type: transformers' name of the architecture: ``llama``, ``mistral``, ``qwen2`` or ``glm4_moe``.
+        model_type: transformers' name of the architecture: ``llama``, ``mistral``, ``qwen2``, ``glm4_moe`` or
+            ``deepseek_v3``.
         hidden: Residual coordinates.
         layers: Layers. A layer that predicts a further token is left out.
         heads: Query heads.
         kv_heads: Key/value heads.
-        head_dim: Coordinates of a head.
+        head_dim: Coordinates of a head; with latents, of its keys before the rotated ones, and of its values.
         intermediate: Units of a dense MLP.
         vocab: Rows of the embedding.
         experts: Routed experts of a mixture layer; 0 in a dense model.
@@ -36,6 +37,9 @@ class Shape:
         rope_theta: Base of the rotary frequencies.
         rotary: Share of a head's coordinates that is rotated.
         context: Longest sequence that the config claims.
+        query_latent: Coordinates that queries are made from, where attention is latent; 0 where it is not.
+        key_latent: Coordinates that keys and values are made from.
+        rotary_dim: Rotated coordinates that each latent query head has besides; one key of as many serves all heads.
     """
 
     name: str
@@ -58,6 +62,9 @@ class Shape:
     rope_theta: float = 10_000.0
     rotary: float = 1.0
     context: int = 8192
+    query_latent: int = 0
+    key_latent: int = 0
+    rotary_dim: int = 0
 
     def is_mixture(self, layer: int) -> bool:
         """Tell whether a layer has experts."""
@@ -98,6 +105,28 @@ _LLAMA_8B = Shape(
     rope_theta=500_000.0,
 )
 
+_DEEPSEEK_V3 = Shape(
+    name="deepseek-v3",
+    model_type="deepseek_v3",
+    hidden=7168,
+    layers=61,
+    heads=128,
+    kv_heads=128,
+    head_dim=128,
+    intermediate=18_432,
+    vocab=129_280,
+    experts=256,
+    expert_intermediate=2048,
+    experts_per_token=8,
+    shared_experts=1,
+    first_dense=3,
+    norm_eps=1e-6,
+    context=163_840,
+    query_latent=1536,
+    key_latent=512,
+    rotary_dim=64,
+)
+
 _TINY_MIXTURE = Shape(
     name="tiny-moe",
     model_type="glm4_moe",
@@ -116,6 +145,19 @@ _TINY_MIXTURE = Shape(
     qkv_bias=True,
     rotary=0.5,
     context=128,
+)
+
+
+_TINY_LATENT = replace(
+    _TINY_MIXTURE,
+    name="tiny-latent",
+    model_type="deepseek_v3",
+    kv_heads=4,
+    qkv_bias=False,
+    rotary=1.0,
+    query_latent=48,
+    key_latent=40,
+    rotary_dim=16,
 )
 
 
@@ -143,18 +185,34 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             _LLAMA_8B,
             replace(_LLAMA_8B, name="llama-3-70b", hidden=8192, layers=80, heads=64, intermediate=28_672),
             replace(_LLAMA_8B, name="mistral-7b", model_type="mistral", vocab=32_768, rope_theta=1e6, context=32_768),
+            replace(
+                _LLAMA_8B,
+                name="llama-65b",
+                hidden=8192,
+                layers=80,
+                heads=64,
+                kv_heads=64,
+                intermediate=22_016,
+                vocab=32_000,
+                rope_theta=10_000.0,
+                context=2048,
+            ),
+            _DEEPSEEK_V3,
             _TINY_MIXTURE,
+            _TINY_LATENT,
             _dense(_TINY_MIXTURE, "tiny-dense"),
         )
     }
 )
 """Every shape by name.
 
-Sources: the config.json of zai-org/GLM-4.5-Air, meta-llama/Meta-Llama-3-8B and -70B, and mistralai/Mistral-7B-v0.3.
+Sources: the config.json of zai-org/GLM-4.5-Air, meta-llama/Meta-Llama-3-8B and -70B, mistralai/Mistral-7B-v0.3 and
+deepseek-ai/DeepSeek-V3; for ``llama-65b``, LLaMA (arXiv 2302.13971), table 2.
 ``glm-4.5-air-dense`` is no published model: GLM-4.5-Air with the MLP of its first layer in every layer.
 """
 
 _CLASSES = {
+    "deepseek_v3": "DeepseekV3ForCausalLM",
     "glm4_moe": "Glm4MoeForCausalLM",
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -168,7 +226,8 @@ def config(shape: Shape, *, fp8: bool) -> dict[str, Any]:
         "architectures": [_CLASSES[shape.model_type]],
         "attention_dropout": 0.0,
         "dtype": "bfloat16",
-        "head_dim": shape.head_dim,
+        # Of latent attention, transformers calls that the rotated part of a head.
+        "head_dim": shape.rotary_dim or shape.head_dim,
         "hidden_act": "silu",
         "hidden_size": shape.hidden,
         "initializer_range": 0.02,
@@ -192,7 +251,15 @@ def config(shape: Shape, *, fp8: bool) -> dict[str, Any]:
         found |= {"attention_bias": shape.qkv_bias, "mlp_bias": False}
     if shape.model_type == "mistral":
         found |= {"sliding_window": None}
-    if shape.model_type == "glm4_moe":
+    if shape.query_latent:
+        found |= {
+            "kv_lora_rank": shape.key_latent,
+            "q_lora_rank": shape.query_latent,
+            "qk_nope_head_dim": shape.head_dim,
+            "qk_rope_head_dim": shape.rotary_dim,
+            "v_head_dim": shape.head_dim,
+        }
+    if shape.experts:
         found |= {
             "attention_bias": shape.qkv_bias,
             "first_k_dense_replace": shape.first_dense,
@@ -205,8 +272,9 @@ def config(shape: Shape, *, fp8: bool) -> dict[str, Any]:
             "num_nextn_predict_layers": 0,
             "routed_scaling_factor": 1.0,
             "topk_group": 1,
-            "use_qk_norm": False,
         }
+    if shape.model_type == "glm4_moe":
+        found |= {"use_qk_norm": False}
     if fp8:
         found["quantization_config"] = {
             "activation_scheme": "dynamic",

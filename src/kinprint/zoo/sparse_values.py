@@ -57,7 +57,7 @@ def drawn(shape: Shape, unit: Unit, seed: int) -> Rows:
     a level and a spread of their own. Biases: Gaussian.
     """
     rng, role = stream(seed, "values", shape.name, unit.name), unit.role
-    if role == "norm":
+    if role.endswith("norm"):
         gains_M = np.exp(rng.normal(0, 0.2) + rng.uniform(0.1, 0.4) * rng.standard_normal(unit.shape[0]))
         return lambda first, last: gains_M[first:last].astype(np.float32)
     if len(unit.shape) == 1:
@@ -137,11 +137,18 @@ def permutation(shape: Shape, axis: str, unit: Unit, seed: int) -> Int64[np.ndar
         case "group":
             return _coordinates(stream(seed, axis, unit.layer).permutation(shape.kv_heads), shape.head_dim)
         case "head":
-            groups_G = stream(seed, "group", unit.layer).permutation(shape.kv_heads)
-            share = shape.heads // shape.kv_heads
-            rng = stream(seed, axis, unit.layer)
-            inside_GH = np.stack([rng.permutation(share) for _ in range(shape.kv_heads)])
-            return _coordinates((groups_G[:, None] * share + inside_GH).ravel(), shape.head_dim)
+            return _coordinates(_heads(shape, unit, seed), shape.head_dim)
+        case "latent-query":
+            return _coordinates(_heads(shape, unit, seed), shape.head_dim + shape.rotary_dim)
+        case "latent-key":
+            return _coordinates(_heads(shape, unit, seed), 2 * shape.head_dim)
+        case "query-latent":
+            return stream(seed, axis, unit.layer).permutation(shape.query_latent)
+        case "key-latent":
+            order = stream(seed, axis, unit.layer).permutation(shape.key_latent)
+            # The rotated key that all heads share comes after the latent, and stays where it is.
+            rotated = shape.key_latent + np.arange(shape.rotary_dim if unit.role == "kv_a" else 0)
+            return np.concatenate([order, rotated])
         case "expert":
             return stream(seed, axis, unit.layer).permutation(shape.experts)
         case "unit":
@@ -149,6 +156,14 @@ def permutation(shape: Shape, axis: str, unit: Unit, seed: int) -> Int64[np.ndar
             return stream(seed, axis, unit.layer, unit.expert, unit.shared).permutation(wide)
         case _:
             return None
+
+
+def _heads(shape: Shape, unit: Unit, seed: int) -> Int64[np.ndarray, " H"]:
+    groups_G = stream(seed, "group", unit.layer).permutation(shape.kv_heads)
+    share = shape.heads // shape.kv_heads
+    rng = stream(seed, "head", unit.layer)
+    inside_GH = np.stack([rng.permutation(share) for _ in range(shape.kv_heads)])
+    return (groups_G[:, None] * share + inside_GH).ravel()
 
 
 def laundering(shape: Shape, unit: Unit, seed: int) -> Taken:
