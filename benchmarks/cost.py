@@ -30,7 +30,7 @@ from cost_parts.growth import growth
 from cost_parts.machine import commit, describe, load
 from cost_parts.published import mistral, separation
 from cost_parts.rows import Check, Row, table
-from cost_parts.scale import hub, large, llama, start
+from cost_parts.scale import attention, hub, large, llama, start
 
 from kinprint.errors import KinprintError
 
@@ -38,6 +38,7 @@ TASKS: Mapping[str, Task] = {
     "start": start,
     "llama": llama,
     "large": large,
+    "attention": attention,
     "hub": hub,
     "mistral": mistral,
     "separation": separation,

@@ -31,6 +31,7 @@ class Made:
 
 _EIGHT = {"layers": 8}
 _WHOLE = {"filled": None}
+_FOUR = {"filled": 4, "filled_experts": 4}
 _TWO = {"layers": 2, **_WHOLE}
 
 RELATED = (0.1, 0.3, 1.0)
@@ -56,6 +57,10 @@ FIXTURES: Mapping[str, Made] = {
     "glm-twin": Made("glm-4.5-air", 5, "stranger", "glm-base"),
     "dense-base": Made("glm-4.5-air-dense", 3),
     "glm-upcycled": Made("glm-4.5-air", 4, "upcycled", "dense-base"),
+    "llama65b-base": Made("llama-65b", 51, more=_FOUR),
+    "llama65b-twin": Made("llama-65b", 52, "stranger", "llama65b-base"),
+    "deepseek-base": Made("deepseek-v3", 53, more=_FOUR),
+    "deepseek-twin": Made("deepseek-v3", 54, "stranger", "deepseek-base"),
     "mistral-2L-base": Made("mistral-7b", 21, more=_TWO),
     **{
         child(change, number): Made(

@@ -100,6 +100,17 @@ def _bytes(found: Row) -> tuple[Check, ...]:
     return (at_most("MB of each", most, 20),)
 
 
+def attention(context: Context) -> Iterator[Row]:
+    """Innocent twins with the widest attention: heads with keys and values of their own, and latent attention."""
+
+    def bars(found: Row) -> tuple[Check, ...]:
+        return equals("independent", found.says), at_most("peak MB", found.peak_mb, 2000)
+
+    for what, name in (("LLaMA-65B", "llama65b"), ("DeepSeek-V3", "deepseek")):
+        pair = context.fixtures.get(f"{name}-twin"), context.fixtures.get(f"{name}-base")
+        yield judged(f"{what}: innocent twin", pair, bars, runs=1)
+
+
 def hub(context: Context) -> Iterator[Row]:
     """The fine-tuned mixture by name, from a server on this machine with latency and bandwidth of a network."""
     sys.path.insert(0, str(ROOT / "tests"))

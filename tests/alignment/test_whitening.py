@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -68,3 +71,23 @@ def test_the_deeper_model_weighs_no_more() -> None:
 @pytest.mark.parametrize("layers", [[], [layer(np.zeros((3, 2)))]])
 def test_without_energy_the_basis_stays_as_it_is(layers: list[Layer]) -> None:
     assert whitened(layers, layers, EYE) == (EYE, EYE)
+
+
+def test_of_the_layers_of_a_model_one_is_held_at_a_time() -> None:
+    def made(seed: int) -> Iterator[Layer]:
+        held: weakref.ref[np.ndarray] | None = None
+        for number in range(3):
+            assert held is None or held() is None
+            one = layer(random(seed + number, loud=3.0))
+            held = weakref.ref(one.mlps[0].up_FD)
+            yield one
+            del one
+
+    eye = Basis("stored", np.eye(24), np.eye(24))
+    read, _ = whitened(made(1), made(7), eye)
+    expected, _ = whitened(made_whole(1), made_whole(7), eye)
+    np.testing.assert_array_equal(read.base_BK, expected.base_BK)
+
+
+def made_whole(seed: int) -> list[Layer]:
+    return [layer(random(seed + number, loud=3.0)) for number in range(3)]

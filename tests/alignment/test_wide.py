@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from evidence.models import Sizes, disguised, noisy, random
-from kinprint.alignment import forms, trunk, unit_basis
+from kinprint.alignment import basis, forms, trunk, unit_basis
 from kinprint.alignment.basis import Basis, from_rows, in_basis, turned
 from kinprint.alignment.forms import WIDE, WIDE_DIRECTIONS, Factors
-from kinprint.alignment.trunk import MOST_UNITS, Attention, Trunk, forms_of, read_layer, same_groups
+from kinprint.alignment.trunk import MOST_UNITS, Attention, Trunk, forms_of, layer_bytes, read_layer, same_groups
 from kinprint.alignment.unit_basis import UnitTables, match_by_properties
 from kinprint.checkpoint import Array
 from kinprint.evidence import exact_groups, exact_residual, matched
-from kinprint.evidence.pair import Pair
+from kinprint.evidence.pair import Pair, mean_table
 from kinprint.evidence.sizes import matched_heads, matched_units
 from kinprint.linalg.heads import grouped_output_sum, grouped_query_sum
 from kinprint.linalg.products import unit_rows
@@ -297,3 +297,40 @@ def test_inner_products_of_a_latent_projection_are_those_of_it_multiplied_out() 
     assert held.numbers is not None
     np.testing.assert_allclose(held.v_KD, whole.only(held.numbers).v_KD, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(held.o_HD, whole.only(held.numbers).o_HD, rtol=1e-3, atol=1e-4)
+
+
+def test_layers_that_make_room_for_each_other_give_what_layers_that_are_all_kept_give() -> None:
+    state = random("llama", 3, sizes=replace(SIZES, layers=4))
+    suspect, base = (state.view(np.float32), disguised(state, 4, ["ffn-permutation"]).view(np.float32))
+    one = layer_bytes(read_layer(base, 0, wide=True))
+    kept, tight = (Pair.of(suspect, base, held_bytes=held) for held in (8 * one, 2 * one))
+    assert kept.best is not None
+    assert tight.best is not None
+    np.testing.assert_array_equal(mean_table(kept.forms), mean_table(tight.forms))
+    assert kept.at_once == 8
+    assert tight.at_once == 2
+    # What is kept comes first, and only two are.
+    numbers = tight.base.held_first(range(4))
+    assert sorted(numbers) == [0, 1, 2, 3]
+    with patch.object(trunk, "read_layer", side_effect=AssertionError("read anew")):
+        for number in numbers[:2]:
+            tight.base.layer(number)
+
+
+def test_bases_of_a_wide_model_that_lost_are_not_kept_whitened(base: ModelState) -> None:
+    pair = Pair.of(random("llama", 8, sizes=SIZES).view(np.float32), base.view(np.float32))
+    assert pair.best is not None
+    assert list(pair._whitened) == [pair.best.kind]
+
+
+def test_of_a_wide_embedding_as_many_tokens_are_read_as_there_is_room_for(base: ModelState) -> None:
+    view = base.view(np.float32)
+    with patch.object(basis, "MOST_TOKEN_ENTRIES", 700 * SIZES.hidden), patch.object(basis, "_COLUMN_TOKENS", 600):
+        rows = basis.token_rows(view, view)
+    assert not isinstance(rows, basis.Refusal)
+    assert [len(side) for side in rows] == [700, 700]
+    with patch.object(basis, "MOST_TOKEN_ENTRIES", 1), patch.object(basis, "_COLUMN_TOKENS", 600):
+        rows = basis.token_rows(view, view)
+    # Fewer than columns are matched by are never read.
+    assert not isinstance(rows, basis.Refusal)
+    assert len(rows[0]) == 600

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -27,3 +31,23 @@ def test_products_do_not_depend_on_what_runs_beside_them() -> None:
 def test_a_fault_of_one_item_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         side_by_side(lambda item: 1 // item, [2, 1, 0, 3])
+
+
+def test_no_more_pieces_are_at_work_than_memory_leaves_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    counting, now, most = threading.Lock(), 0, 0
+
+    def work(item: int) -> int:
+        nonlocal now, most
+        with counting:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with counting:
+            now -= 1
+        return item
+
+    assert side_by_side(work, range(12), most=2) == list(range(12))
+    assert most == 2
+    assert side_by_side(work, range(12)) == list(range(12))
+    assert most == 6

@@ -47,6 +47,9 @@ TOKENS = 8192
 WIDE_TOKENS = 4096
 """The same for wide models, of which only the leading directions are fitted."""
 
+MOST_TOKEN_ENTRIES = 1 << 24
+"""Most entries of a wide model's embedding that are read: of 8,192 coordinates, those of 2,048 tokens."""
+
 _COLUMN_TOKENS = 2048
 """Least tokens that columns of wide embeddings are compared by: strangers then reach a cosine of .13 at most."""
 
@@ -190,8 +193,9 @@ def token_rows(suspect: ModelView, base: ModelView, role: str = "embed.token") -
         return Refusal(f"no vocabulary to tell which of {rows[0]} and {rows[1]} tokens are the same")
     if ids[0].size < _LEAST_TOKENS:
         return Refusal(f"the models share {ids[0].size} tokens, and {_LEAST_TOKENS} are the least to fit a basis on")
-    wide = min(suspect.shape(key.role)[1], base.shape(key.role)[1]) > WIDE
-    if ids[0].size > (most := WIDE_TOKENS if wide else TOKENS):
+    widths = suspect.shape(key.role)[1], base.shape(key.role)[1]
+    most = min(WIDE_TOKENS, max(_COLUMN_TOKENS, MOST_TOKEN_ENTRIES // max(widths))) if min(widths) > WIDE else TOKENS
+    if ids[0].size > most:
         chosen = np.sort(np.random.default_rng(_SEED).choice(ids[0].size, most, replace=False))
         ids = ids[0][chosen], ids[1][chosen]
     try:
@@ -320,6 +324,8 @@ def _flat_forms(
     trunk: Trunk, compared: Sequence[int], side_DK: Array, out_DK: Array, forms: tuple[Form, ...], device: Device
 ) -> dict[Form, tuple[list[int], list[Array]]]:
     """Return for each form the positions of the layers that have it, and it in a basis; layer by layer."""
+    place = {number: at for at, number in enumerate(trunk.layers)}
+    order = [place[number] for number in trunk.held_first(trunk.layers[at] for at in compared)]
 
     def flat(at: int) -> dict[Form, Array]:
         made = trunk.forms(trunk.layers[at])
@@ -330,7 +336,7 @@ def _flat_forms(
         }
 
     found: dict[Form, tuple[list[int], list[Array]]] = {form: ([], []) for form in forms}
-    for at, made in zip(compared, side_by_side(flat, compared, large=trunk.large), strict=True):
+    for at, made in zip(order, side_by_side(flat, order, large=trunk.large, most=trunk.at_once), strict=True):
         for form, values in made.items():
             found[form][0].append(at)
             found[form][1].append(values)

@@ -16,7 +16,7 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
@@ -212,6 +212,17 @@ class Trunk:
             if layer.mlps:
                 return int(layer.mlps[0].up_FD.shape[1])
         return 0
+
+    @property
+    def at_once(self) -> int:
+        """How many layers may be at work at the same time: as many as are kept."""
+        return max(1, self._held_bytes // max(1, self._largest))
+
+    def held_first(self, numbers: Iterable[int]) -> list[int]:
+        """Return numbers of layers in the order that reads fewest anew: what is kept, then the rest."""
+        with self._lock:
+            held = set(self._layers)
+        return sorted(numbers, key=lambda number: number not in held)
 
     def layer(self, number: int) -> Layer:
         """Return one layer."""

@@ -121,7 +121,8 @@ class UnitTables:
     def fill(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Work out the ranks of the layers of some pairs, as many side by side as there are cores."""
         wanted = dict.fromkeys((side, both[side]) for both in pairs for side in (0, 1))
-        side_by_side(lambda at: self.get(*at), wanted, large=self.suspect.large)
+        most = min(trunk.at_once for trunk in self._trunks)
+        side_by_side(lambda at: self.get(*at), wanted, large=self.suspect.large, most=most)
 
     def get(self, side: int, number: int) -> tuple[Units, Array]:
         """Return the pooled units of a layer of the suspect (0) or base (1), and their ranks [F, P]."""

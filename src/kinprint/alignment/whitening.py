@@ -11,7 +11,7 @@ the moments turn with the models, so nothing that a rotation leaves alone is tou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from kinprint.alignment.trunk import Layer, pooled, spaced
 from kinprint.checkpoint import Array
 from kinprint.linalg.device import CPU, Device
 from kinprint.linalg.products import turned, unit_rows
-from kinprint.linalg.threads import threads_for
+from kinprint.linalg.threads import side_by_side, threads_for
 from kinprint.shapes import Float64
 
 UNITS = 512
@@ -35,22 +35,20 @@ RIDGE = 0.1
 """Added to each direction's share of the mean energy."""
 
 
-def whitened(suspect: Sequence[Layer], base: Sequence[Layer], basis: Basis) -> tuple[Basis, Basis]:
+def whitened(
+    suspect: Iterable[Layer], base: Iterable[Layer], basis: Basis, *, large: bool = False
+) -> tuple[Basis, Basis]:
     """Return a basis for what layers read and one for what they write, both scaled by the joint energy.
 
     Args:
-        suspect: Some of the suspect's layers.
+        suspect: Some of the suspect's layers. Of both models one at a time is taken, and none is kept.
         base: Some of the base's.
         basis: The common basis; its columns are orthonormal, those of the results are not.
+        large: Whether the two models are worth a thread each.
     """
     sides = ((suspect, basis.suspect_AK), (base, basis.base_BK))
-    read, write = (
-        _scaled(
-            basis,
-            sum((_moment(layers, side, basis.device, written=written) for layers, side in sides), np.zeros(())),
-        )
-        for written in (False, True)
-    )
+    moments = side_by_side(lambda side: _moments(*side, basis.device), sides, large=large)
+    read, write = (_scaled(basis, mine + theirs) for mine, theirs in zip(*moments, strict=True))
     return read, write
 
 
@@ -76,16 +74,29 @@ def brought_into(layer: Layer, read_DK: Array, write_DK: Array, device: Device =
     return Layer(attention, mlps)
 
 
-def _moment(layers: Sequence[Layer], side_DK: Array, device: Device, *, written: bool) -> Float64[Array, "K K"]:
-    total = np.zeros((side_DK.shape[1], side_DK.shape[1]))
+def _moments(
+    layers: Iterable[Layer], side_DK: Array, device: Device
+) -> tuple[Float64[Array, "K K"], Float64[Array, "K K"]]:
+    """Return the second moments of what layers read and of what they write."""
+    read_KK, write_KK = (np.zeros((side_DK.shape[1], side_DK.shape[1])) for _ in range(2))
     for layer in layers:
-        for rows in _rows(layer, written=written):
-            common = turned(unit_rows(device.put(rows)), device.put(side_DK))
-            with threads_for(side_DK.shape[1]):
-                total += device.get(common.T @ common) / len(rows)
+        for total, written in ((read_KK, False), (write_KK, True)):
+            _add_moment(total, layer, side_DK, device, written=written)
+        del layer  # before the next is read
     # Both models weigh the same, whatever their depth.
-    energy = float(np.trace(total))
-    return total / energy if energy > 0 else total
+    return _of_unit_energy(read_KK), _of_unit_energy(write_KK)
+
+
+def _add_moment(total_KK: Array, layer: Layer, side_DK: Array, device: Device, *, written: bool) -> None:
+    for rows in _rows(layer, written=written):
+        common = turned(unit_rows(device.put(rows)), device.put(side_DK))
+        with threads_for(side_DK.shape[1]):
+            total_KK += device.get(common.T @ common) / len(rows)
+
+
+def _of_unit_energy(moment_KK: Array) -> Array:
+    energy = float(np.trace(moment_KK))
+    return moment_KK / energy if energy > 0 else moment_KK
 
 
 def _rows(layer: Layer, *, written: bool) -> Iterator[Array]:

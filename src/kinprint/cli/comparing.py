@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kinprint.cli.memory import return_large_blocks
 from kinprint.cli.options import (
     ComponentOption,
     HtmlOption,
@@ -104,6 +105,7 @@ def compare(
         raise UsageError("--quick and --thorough exclude each other: give one of them")
     if (full or thorough) and (budget is not None or layers is not None):
         raise UsageError("--full and --thorough read everything: leave out --budget and --layers")
+    return_large_blocks()
     with showing_progress(quiet, no_color=no_color) as progress:
         result = api.compare(
             suspect,
@@ -196,6 +198,7 @@ def fingerprint(
     from kinprint import api
     from kinprint.fingerprints import save
 
+    return_large_blocks()
     with showing_progress(quiet) as progress:
         made = api.fingerprint(model, methods=method, progress=progress)
     save(made, output)

@@ -68,7 +68,7 @@ def measure(pair: Pair) -> Sizes:
         compared = pair.compared(facing)
         return matched_heads(*compared), matched_mlps(*compared)
 
-    found = side_by_side(sizes, pair.facing, large=pair.suspect.large)
+    found = side_by_side(sizes, pair.facing, large=pair.suspect.large, most=pair.at_once)
     return Sizes(
         tuple(heads for heads, _ in found),
         tuple(float(np.mean([size for _, size in mlps])) if mlps else None for _, mlps in found),
@@ -132,15 +132,16 @@ def _controls(pair: Pair, statistic: str) -> tuple[Value, ...]:
     """Return sizes of layers that do not belong together, across the models and inside the suspect."""
     size_of = matched_heads if statistic == "heads" else partial(matched_units, most=CONTROL_UNITS)
     there, here = len(pair.base.layers), len(pair.suspect.layers)
-    chosen, large = pair.spread(CONTROL_LAYERS), pair.suspect.large
+    chosen = pair.spread(CONTROL_LAYERS)
+    at_once = partial(side_by_side, large=pair.suspect.large, most=pair.at_once)
     found: list[Value] = []
     if there > 1:
         wrong = [Facing(facing.suspect, (facing.base + there // 2) % there) for facing in chosen]
-        sizes = side_by_side(lambda facing: size_of(*pair.compared(facing)), wrong, large=large)
+        sizes = at_once(lambda facing: size_of(*pair.compared(facing)), wrong)
         found += _mean("mismatched layers", sizes, "against one half a depth away in the base")
     if here > 1:
         opposite = [(at, (at + here // 2) % here) for at in (facing.suspect for facing in chosen)]
-        sizes = side_by_side(lambda both: size_of(*pair.compared_within(*both)), opposite, large=large)
+        sizes = at_once(lambda both: size_of(*pair.compared_within(*both)), opposite)
         found += _mean("within the suspect", sizes, "against one half a depth away in the suspect")
     return tuple(found)
 

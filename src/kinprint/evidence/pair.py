@@ -6,7 +6,7 @@ of heads, units or experts; so tests that permute any of those, given what is wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
@@ -109,6 +109,11 @@ class Pair:
                 )
         return None
 
+    @property
+    def at_once(self) -> int:
+        """How many layers may be at work at the same time."""
+        return min(self.suspect.at_once, self.base.at_once)
+
     @cached_property
     def token_rows(self) -> tuple[Array, Array] | Refusal:
         """Embeddings of the tokens that both know."""
@@ -141,9 +146,8 @@ class Pair:
     def whitened_in(self, basis: Basis) -> tuple[Basis, Basis]:
         """Return a basis for what layers read and one for what they write, each direction scaled by its energy."""
         if basis.kind not in self._whitened:
-            # Where the layers are not read yet, one thread widens the suspect's and another the base's.
-            suspect, base = side_by_side(_some, (self.suspect, self.base), large=self.suspect.large)
-            self._whitened[basis.kind] = whitened(suspect, base, basis)
+            suspect, base = _some(self.suspect), _some(self.base)
+            self._whitened[basis.kind] = whitened(suspect, base, basis, large=self.suspect.large)
         return self._whitened[basis.kind]
 
     @cached_property
@@ -224,6 +228,10 @@ class Pair:
             agreement = self._agreements[kind]
             if best is None or agreement > best[0]:
                 best = agreement, basis
+        if self.suspect.wide:
+            # Four of the bases of a wide model are as large as a layer: those that lost are made anew if asked for.
+            for kind in self._whitened.keys() - ({best[1].kind} if best is not None else set()):
+                del self._whitened[kind]
         return None if best is None else best[1]
 
     @cached_property
@@ -300,8 +308,8 @@ def spread(facing: list[Facing], most: int) -> list[Facing]:
     return [facing[at] for at in _spread(len(facing), most)]
 
 
-def _some(trunk: Trunk) -> list[Layer]:
-    return [trunk.layer(trunk.layers[at]) for at in _spread(len(trunk.layers), WHITENED_LAYERS)]
+def _some(trunk: Trunk) -> Iterator[Layer]:
+    return (trunk.layer(trunk.layers[at]) for at in _spread(len(trunk.layers), WHITENED_LAYERS))
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 MOST_WORKERS = 8
-"""Most pieces of work side by side: each holds a layer or two."""
+"""Most pieces of work side by side."""
 
 THREADED_ORDER = 1024
 """Matrices with at least as many rows and columns are left to as many threads as the library takes by itself."""
@@ -40,7 +40,9 @@ def one_thread() -> Generator[None]:
         yield
 
 
-def side_by_side(work: Callable[[Item], Made], items: Iterable[Item], *, large: bool = True) -> list[Made]:
+def side_by_side(
+    work: Callable[[Item], Made], items: Iterable[Item], *, large: bool = True, most: int = MOST_WORKERS
+) -> list[Made]:
     """Return ``work(item)`` for every item, in order, on as many cores as there are.
 
     Each piece runs with one BLAS thread, so its result does not depend on how many run beside it.
@@ -49,9 +51,11 @@ def side_by_side(work: Callable[[Item], Made], items: Iterable[Item], *, large: 
         work: Array work, which releases Python's lock.
         items: What it is done to.
         large: Whether the arrays are large; to start threads for small ones takes longer than the work itself.
+        most: Most pieces side by side, where memory leaves room for few.
     """
     waiting = list(items)
-    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MOST_WORKERS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(cores, most, MOST_WORKERS)
     with one_thread():
         if not large or cores < 2 or len(waiting) < 2:
             return [work(item) for item in waiting]
