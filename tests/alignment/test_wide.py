@@ -17,7 +17,7 @@ from evidence.models import Sizes, disguised, noisy, random
 from kinprint.alignment import basis, forms, trunk, unit_basis
 from kinprint.alignment.basis import Basis, from_rows, in_basis, turned
 from kinprint.alignment.forms import WIDE, WIDE_DIRECTIONS, Factors
-from kinprint.alignment.trunk import MOST_UNITS, Attention, Trunk, forms_of, layer_bytes, read_layer, same_groups
+from kinprint.alignment.trunk import MOST_UNITS, Attention, Layer, Trunk, forms_of, layer_bytes, read_layer, same_groups
 from kinprint.alignment.unit_basis import UnitTables, match_by_properties
 from kinprint.checkpoint import Array
 from kinprint.evidence import exact_groups, exact_residual, matched
@@ -334,3 +334,29 @@ def test_of_a_wide_embedding_as_many_tokens_are_read_as_there_is_room_for(base: 
     # Fewer than columns are matched by are never read.
     assert not isinstance(rows, basis.Refusal)
     assert len(rows[0]) == 600
+
+
+def test_layers_that_are_being_read_count_as_held() -> None:
+    view = random("llama", 3, sizes=replace(SIZES, layers=4)).view(np.float32)
+    one = layer_bytes(read_layer(view, 0, wide=True))
+    tight = Trunk(view, held_bytes=2 * one)
+    tight.layer(0)
+    tight.layer(1)
+    beside: list[int] = []
+
+    def reading(number: int) -> None:
+        """Read a layer, and another before the first is there."""
+
+        def then(*args: object, **more: object) -> Layer:
+            beside.append(len(tight._layers))
+            if number == 2:
+                reading(3)
+            return read_layer(*args, **more)  # pyright: ignore[reportArgumentType]
+
+        with patch.object(trunk, "read_layer", side_effect=then):
+            tight.layer(number)
+
+    reading(2)
+    # One of the two kept makes room for the first that is read, the other for the second.
+    assert beside == [1, 0]
+    assert len(tight._layers) == 2

@@ -193,7 +193,7 @@ class Trunk:
         )
         self._lock = Lock()
         self._layers: dict[int, Layer] = {}
-        self._largest = 0
+        self._largest = self._reading = 0
         self._chosen: dict[tuple[int, str, int | None], Array] = {}
         self._forms: dict[int, Mapping[Form, FormValue]] = {}
 
@@ -229,8 +229,13 @@ class Trunk:
         layer = self._layers.get(number)
         if layer is None:
             with self._lock:  # before it is read: what makes room for it need not stay until then
-                make_room(self._layers, self._largest, self._held_bytes)
-            layer = read_layer(self.view, number, wide=self.wide, chosen=self._chosen)
+                self._reading += 1
+                make_room(self._layers, self._largest, self._held_bytes - (self._reading - 1) * self._largest)
+            try:
+                layer = read_layer(self.view, number, wide=self.wide, chosen=self._chosen)
+            finally:
+                with self._lock:
+                    self._reading -= 1
             with self._lock:
                 self._largest = max(self._largest, layer_bytes(layer))
                 make_room(self._layers, self._largest, self._held_bytes)

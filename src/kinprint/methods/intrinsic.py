@@ -306,13 +306,13 @@ def _controls(suspect: Fingerprint, base: Fingerprint) -> tuple[Value, ...]:
         return float(np.mean(known)) if len(known) == len(found) else None
 
     rng = np.random.default_rng(SEED)
-    orders = np.array([among_held(rng.permutation(held.size)) for _ in range(SHUFFLES)])
-    if all(_whole_and_alike(suspect.arrays[role], base.arrays[role]) for role in ATTENTION):
-        # Nothing is left out or interpolated, so a shuffled sequence's z-scores are the shuffled z-scores.
-        both = ((zscore(suspect.arrays[role])[orders], zscore(base.arrays[role])) for role in ATTENTION)
-        draws = np.mean([shuffled_SL @ b_L / depth for shuffled_SL, b_L in both], axis=0).tolist()
+    orders = np.array([rng.permutation(held.size) for _ in range(SHUFFLES)])
+    if all(_held_alike(suspect.arrays[role], base.arrays[role], held) for role in ATTENTION):
+        # Both lack the same layers and nothing is interpolated: shuffled z-scores are z-scores of what was shuffled.
+        both = ((zscore(suspect.arrays[role][held])[orders], zscore(base.arrays[role][held])) for role in ATTENTION)
+        draws = np.mean([shuffled_SL @ b_L / held.size for shuffled_SL, b_L in both], axis=0).tolist()
     else:
-        draws = [drawn for order_L in orders if (drawn := similarity(order_L)) is not None]
+        draws = [drawn for order in orders if (drawn := similarity(among_held(order))) is not None]
     mean, q95 = (float(np.mean(draws)), float(np.quantile(np.abs(draws), 0.95))) if draws else (None, None)
     shuffled = f"{SHUFFLES} shuffles of the suspect's layers, seed {SEED}"
     line = "mean |r| of attn.q, attn.k, attn.v, attn.o with the layer number"
@@ -329,13 +329,13 @@ def _controls(suspect: Fingerprint, base: Fingerprint) -> tuple[Value, ...]:
     )
 
 
-def _whole_and_alike(a_L: Array, b_M: Array) -> bool:
-    """Return whether two sequences have as many layers, at least so many that they correlate, and vary in all."""
-    return a_L.size == b_M.size and correlate(a_L, b_M, paired=False)[0] is not None and _finite(a_L) and _finite(b_M)
-
-
-def _finite(values_L: Array) -> bool:
-    return bool(np.isfinite(values_L).all())
+def _held_alike(a_L: Array, b_M: Array, held: Array) -> bool:
+    """Return whether two sequences have numbers in the same layers, those held, and correlate at all."""
+    return (
+        a_L.size == b_M.size
+        and all(np.array_equal(np.flatnonzero(np.isfinite(side)), held) for side in (a_L, b_M))
+        and correlate(a_L, b_M, paired=False)[0] is not None
+    )
 
 
 def _control(name: str, value: float | None, note: str) -> Value:
