@@ -45,16 +45,13 @@ def write_plots(result: BenchResult, folder: Path) -> list[Path]:
     if not columns or not result.rows:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    matplotlib = _library("matplotlib")
     pictures: dict[str, Callable[[BenchResult, Sequence[Column]], Any]] = {
         "roc": _roc,
         "heatmap": _heatmap,
         "distributions": _distributions,
     }
     written: list[Path] = []
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SHARED_STYLE)
+    with _library("matplotlib.style").context(SHARED_STYLE, after_reset=True):
         for name, draw in pictures.items():
             figure = draw(result, columns)
             written += [_write(figure, folder / f"{name}.{kind}", kind) for kind in ("svg", "png")]

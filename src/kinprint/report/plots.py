@@ -108,11 +108,9 @@ def image(made: Figure, kind: str) -> bytes:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    matplotlib, content = _library("matplotlib"), io.BytesIO()
-    with matplotlib.rc_context():
-        # What a user's own settings would change is not the figure's.
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+    content = io.BytesIO()
+    # What a user's own settings would change is not the figure's.
+    with _library("matplotlib.style").context(STYLE, after_reset=True):
         figure = plot(made)
         # Without a date, the same picture has the same bytes.
         metadata = {"Date": None, "Title": clean(made.title)} if kind == "svg" else {"Software": None}

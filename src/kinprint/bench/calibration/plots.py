@@ -30,10 +30,7 @@ def qq(result: CalibrationResult, draws: Sequence[Draw]) -> dict[str, bytes]:
     """
     if not result.rows:
         return {}
-    matplotlib = _library("matplotlib")
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SHARED_STYLE)
+    with _library("matplotlib.style").context(SHARED_STYLE, after_reset=True):
         figure = _figure(result, draws)
         return {
             f"qq.{kind}": _file(figure, kind, metadata)
