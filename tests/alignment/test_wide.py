@@ -52,7 +52,10 @@ def test_factors_compute_what_the_array_does(seed: int) -> None:
     close = {"rtol": 1e-4, "atol": 1e-4}
     np.testing.assert_allclose(forms.times(rows, first), forms.times(rows, dense[0]), **close)
     np.testing.assert_allclose(forms.times_transposed(rows, first), forms.times_transposed(rows, dense[0]), **close)
-    np.testing.assert_allclose(forms.between(rows, first), forms.between(rows, dense[0]), **close)
+    between = forms.between(rows, first)
+    assert isinstance(between, Factors)
+    np.testing.assert_allclose(between.left_RD.T @ between.right_RD, forms.between(rows, dense[0]), **close)
+    assert forms.norm(first) == pytest.approx(forms.norm(dense[0]), rel=1e-5)
     assert forms.trace(first) == pytest.approx(forms.trace(dense[0]), abs=1e-4)
     for transposed in (False, True):
         expected = float((dense[0] * (dense[1].T if transposed else dense[1])).sum())

@@ -113,6 +113,18 @@ def test_the_numbers_are_those_of_token_by_token_matrices() -> None:
             assert tables[form][at] == pytest.approx(explicit(models, form, at), abs=1e-5)  # float32
 
 
+@pytest.mark.parametrize("tokens", [20, 24, 90])
+@pytest.mark.parametrize("unused", [0, 3])
+def test_norms_are_those_of_token_by_token_matrices(tokens: int, unused: int) -> None:
+    models = pair(random(), random(seed=1))
+    rows = np.random.default_rng(0).standard_normal((tokens, 24)).astype(np.float32)
+    rows[:, :unused] = 0.0
+    side = TokenSide(models.suspect, centred_tokens(rows))
+    made = {form: side.tokens_ND @ models.suspect.forms(1)[form] @ side.tokens_ND.T for form in ("qk", "vo")}
+    for form, matrix in made.items():
+        assert side.norms[1, form] == pytest.approx(float(np.linalg.norm(matrix)), rel=1e-4)  # float32
+
+
 def test_a_layer_is_the_mean_of_both_forms_by_hand() -> None:
     base = random()
     flipped = base.updated({key: -array for key, array in base.parts.items() if key.role == "attn.q"})

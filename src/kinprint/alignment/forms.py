@@ -90,12 +90,20 @@ def times_transposed(rows_ND: Array, form: FormValue) -> Array:
         return rows_ND @ form.T
 
 
-def between(left_ND: Array, form: FormValue) -> Array:
-    """Return ``left M left^T``, [N, N]."""
+def between(left_ND: Array, form: FormValue) -> FormValue:
+    """Return ``left M left^T``, of factors as factors."""
     with threads_for(len(left_ND)):
         if isinstance(form, Factors):
-            return (left_ND @ form.left_RD.T) @ (form.right_RD @ left_ND.T)
+            return Factors(form.left_RD @ left_ND.T, form.right_RD @ left_ND.T)
         return left_ND @ form @ left_ND.T
+
+
+def norm(form: FormValue) -> float:
+    """Return the Frobenius norm. Factors are multiplied out: from their Gram matrices large terms would cancel."""
+    if isinstance(form, Factors):
+        with threads_for(form.left_RD.shape[1]):
+            return float(np.linalg.norm(form.left_RD.T @ form.right_RD))
+    return float(np.linalg.norm(form))
 
 
 def inner(first: FormValue, second: FormValue, *, transposed: bool = False) -> float:

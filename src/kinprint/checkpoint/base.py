@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +26,9 @@ FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 BLOCK_BYTES = 1 << 25
 """Bytes that a streaming reader holds at once."""
+
+_MOST_HASHED = 4
+"""Most tensors whose bytes are hashed at the same time: what is compressed on disk lies in memory whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +184,16 @@ class Checkpoint(ABC):
     @cached_property
     def content_digest(self) -> str:
         """SHA-256 over sorted names, dtypes, shapes and bytes. Sharding and metadata do not enter. Reads everything."""
-        rows: list[list[object]] = []
-        for name in sorted(self.tensors):
-            info = self.tensors[name]
-            rows.append([name, info.dtype, list(info.shape), hashlib.sha256(self.raw(name)).hexdigest()])
+
+        def hashed(name: str) -> str:
+            return hashlib.sha256(self.raw(name)).hexdigest()
+
+        names = sorted(self.tensors)
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_HASHED), thread_name_prefix="digest") as pool:
+            rows = [
+                [name, self.tensors[name].dtype, list(self.tensors[name].shape), found]
+                for name, found in zip(names, pool.map(hashed, names), strict=True)
+            ]
         return canonical.digest(rows)
 
     def close(self) -> None:  # noqa: B027 - most readers hold nothing that needs closing

@@ -25,14 +25,14 @@ Circuits (2021), "QK and OV circuits".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from kinprint.alignment.basis import TOKENS, Refusal
-from kinprint.alignment.forms import Form, between, inner
+from kinprint.alignment.forms import Form, between, inner, norm
 from kinprint.alignment.layer_map import layer_map
 from kinprint.alignment.trunk import Trunk
 from kinprint.canonical import method_id
@@ -42,7 +42,7 @@ from kinprint.evidence.pair import Facing, Pair
 from kinprint.evidence.records import Statement
 from kinprint.evidence.sizes import trunk_size
 from kinprint.linalg.threads import threads_for
-from kinprint.shapes import Float32, Float64
+from kinprint.shapes import Float32, Float64, Int64
 from kinprint.types import Cell, Evidence, Table, Value
 
 COMPARED: tuple[Form, ...] = ("qk", "vo")
@@ -117,40 +117,58 @@ class TokenSide:
 
         From a root C of E^T E = C^T C, as the norm of C M C^T: the trace formula would subtract large terms here.
         """
-        with threads_for(self.tokens_ND.shape[1]):
-            squares_D, axes_DD = np.linalg.eigh((self.tokens_ND.T @ self.tokens_ND).astype(np.float64))
-        root_DD = (np.sqrt(np.maximum(squares_D, 0.0))[:, None] * axes_DD.T).astype(np.float32)
+        root_RD = _root(self.tokens_ND)
         return {
-            (number, form): float(np.linalg.norm(between(root_DD, self.trunk.forms(number)[form])))
+            (number, form): norm(between(root_RD, self.trunk.forms(number)[form]))
             for number in self.trunk.layers
             for form in COMPARED
             if form in self.trunk.forms(number)
         }
 
 
+def _root(tokens_ND: Float32[Array, "N D"]) -> Float32[Array, "R D"]:
+    """Return a C with C^T C = E^T E: the tokens themselves where they are few, otherwise one with D rows."""
+    if len(tokens_ND) <= tokens_ND.shape[1]:
+        return tokens_ND
+    with threads_for(tokens_ND.shape[1]):
+        gram_DD = (tokens_ND.T @ tokens_ND).astype(np.float64)
+        try:
+            return np.linalg.cholesky(gram_DD).T.astype(np.float32)
+        except np.linalg.LinAlgError:  # coordinates that no token uses
+            squares_D, axes_DD = np.linalg.eigh(gram_DD)
+            return (np.sqrt(np.maximum(squares_D, 0.0))[:, None] * axes_DD.T).astype(np.float32)
+
+
 def token_cosines(
-    suspect: TokenSide, base: TokenSide, *, columns: Sequence[int] | None = None
+    suspect: TokenSide,
+    base: TokenSide,
+    *,
+    facing: Collection[Facing] | None = None,
+    order: Int64[Array, " N"] | None = None,
 ) -> Mapping[Form, Float64[Array, "S T"]]:
     """Return for each form the cosines of token forms of every layer with every layer; NaN where one lacks the form.
 
     Args:
         suspect: One model.
         base: The other, with the same tokens in the same order.
-        columns: Positions of the base's layers to compare; all unless given, and NaN in the others.
+        facing: Layers to compare, by position; all with all unless given, and NaN in the others.
+        order: Which of the base's tokens stands for each of the suspect's, where not that of its place. Norms stay.
     """
     with threads_for(suspect.trunk.width):
-        cross_AB = suspect.tokens_ND.T @ base.tokens_ND
+        cross_AB = suspect.tokens_ND.T @ (base.tokens_ND if order is None else base.tokens_ND[order])
     layers = suspect.trunk.layers, base.trunk.layers
     tables: dict[Form, Array] = {form: np.full((len(layers[0]), len(layers[1])), np.nan) for form in COMPARED}
-    for column in range(len(layers[1])) if columns is None else columns:
+    for column, there in enumerate(layers[1]):
+        rows = range(len(layers[0])) if facing is None else [at.suspect for at in facing if at.base == column]
         for form in COMPARED:
-            if form not in base.trunk.forms(layers[1][column]):
+            if not rows or form not in base.trunk.forms(there):
                 continue
-            moved_AA = between(cross_AB, base.trunk.forms(layers[1][column])[form])
-            for row, number in enumerate(layers[0]):
-                if form in suspect.trunk.forms(number):
-                    scale = suspect.norms[number, form] * base.norms[layers[1][column], form]
-                    product = inner(moved_AA, suspect.trunk.forms(number)[form])
+            moved = between(cross_AB, base.trunk.forms(there)[form])
+            for row in rows:
+                here = layers[0][row]
+                if form in suspect.trunk.forms(here):
+                    scale = suspect.norms[here, form] * base.norms[there, form]
+                    product = inner(moved, suspect.trunk.forms(here)[form])
                     tables[form][row, column] = product / scale if scale > 0 else 0.0
     return tables
 
@@ -164,8 +182,7 @@ def _shuffled(suspect: TokenSide, base: TokenSide, facing: Sequence[Facing]) -> 
     """Return the mean cosine of facing layers where each token of the suspect stands for another of the base."""
     drawn = spread(facing, SHUFFLED_LAYERS)
     order_N = np.random.default_rng(_SEED).permutation(len(base.tokens_ND))
-    shuffled = TokenSide(base.trunk, base.tokens_ND[order_N])
-    mean_ST = _mean_table(token_cosines(suspect, shuffled, columns=sorted({at.base for at in drawn})))
+    mean_ST = _mean_table(token_cosines(suspect, base, facing=drawn, order=order_N))
     return Value(
         name="shuffled tokens",
         value=float(np.mean([mean_ST[at.suspect, at.base] for at in drawn])),

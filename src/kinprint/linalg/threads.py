@@ -19,6 +19,9 @@ Made = TypeVar("Made")
 MOST_WORKERS = 8
 """Most pieces of work side by side."""
 
+LARGE_BYTES = 1 << 20
+"""Bytes of a tensor from which on work on it is worth a thread of its own."""
+
 THREADED_ORDER = 1024
 """Matrices with at least as many rows and columns are left to as many threads as the library takes by itself."""
 

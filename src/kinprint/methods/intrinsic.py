@@ -34,7 +34,7 @@ from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.fingerprints import Extractor, Fingerprint, FingerprintMethod
 from kinprint.linalg import resample, zscore
-from kinprint.linalg.threads import side_by_side
+from kinprint.linalg.threads import LARGE_BYTES, side_by_side
 from kinprint.shapes import Float
 from kinprint.spectra import attention_notes
 from kinprint.types import Cell, MethodResult, Table, Value
@@ -74,9 +74,6 @@ _PRODUCT_ROWS = 2048
 
 _BLOCK_BYTES = 1 << 20
 """Small blocks: each is widened to float64 twice over."""
-
-_LARGE = 1 << 20
-"""Bytes of a tensor from which on a layer is worth a thread of its own."""
 
 _ROUNDING = 1e-12
 """Relative variation below which a sequence is constant: what differs is the rounding of the sums."""
@@ -158,7 +155,7 @@ def deviations(model: ModelView) -> Fingerprint:
     layers = sorted({layer for role in roles for layer in model.layers(role)})
     problems: list[str] = [] if layers else [f"family {model.family.name}: no layer has a role that this method reads"]
     arrays: dict[str, Array] = {"layers": np.array(layers, dtype=np.int64)}
-    large = any(info.nbytes >= _LARGE for info in model.checkpoint.tensors.values())
+    large = any(info.nbytes >= LARGE_BYTES for info in model.checkpoint.tensors.values())
     for role in (*ATTENTION, *EXPERTS, *VECTORS, *MIXERS):
         found = side_by_side(lambda layer, role=role: _layer_deviations(model, role, layer), layers, large=large)
         problems += [problem for _, problem in found if problem]

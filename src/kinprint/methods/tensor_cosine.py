@@ -32,6 +32,7 @@ from kinprint.checkpoint import Array
 from kinprint.errors import NonFiniteError
 from kinprint.fingerprints import PairwiseMethod
 from kinprint.linalg.moments import centred_cosine_of, cosine_of, moments
+from kinprint.linalg.threads import LARGE_BYTES, side_by_side
 from kinprint.types import Cell, MethodResult, Table, Value
 
 NAME = "tensor-cosine"
@@ -120,7 +121,8 @@ def _by_role(suspect: ModelView, base: ModelView, tokens: _Tokens | None) -> tup
         (key for key in suspect.parts if key in base.parts and key.role in roles),
         key=lambda key: (roles.index(key.role), key.layer or 0, key.expert or 0),
     )
-    rows = [_part_row(suspect, base, key, tokens) for key in keys]
+    large = any(info.nbytes >= LARGE_BYTES for info in base.checkpoint.tensors.values())
+    rows = side_by_side(lambda key: _part_row(suspect, base, key, tokens), keys, large=large)
     notes = ["stored basis: norm gains are not folded and no permutation is undone"]
     for who, here, there in (("suspect", suspect, base), ("base", base, suspect)):
         alone = sorted(role for role in here.roles - there.roles if not role.startswith("head."))
