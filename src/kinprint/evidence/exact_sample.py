@@ -30,7 +30,7 @@ from kinprint.evidence.sampling import Mlp, Sampling, fetch_rows, mlps_of
 from kinprint.evidence.values import equal_values
 from kinprint.linalg.permutation import permutation_test
 from kinprint.linalg.products import unit_rows
-from kinprint.linalg.threads import threads_for
+from kinprint.linalg.threads import LARGE_BYTES, side_by_side, threads_for
 from kinprint.types import Evidence, Value
 
 LABELS = 128
@@ -90,14 +90,16 @@ def look(sampling: Sampling, log10_alpha: float) -> Look:
     mlps = list(mlps_of(sampling, sampling.live(LAYERS)))
     for side, view in enumerate((sampling.suspect, sampling.base)):
         fetch_rows(view, [(mlp.keys(part)[side], _rows(sampling, mlp)) for mlp in mlps for part in PARTS])
-    units = [(mlp, rows) for mlp in mlps if (rows := _Rows.of(sampling, mlp)) is not None]
+    large = 4 * LABELS * _most_coordinates(sampling, mlps) >= LARGE_BYTES
+    read = side_by_side(lambda mlp: _Rows.of(sampling, mlp), mlps, large=large)
+    units = [(mlp, rows) for mlp, rows in zip(mlps, read, strict=True) if rows is not None]
     if not units:
         return Look(
             said.not_applicable("no facing layers have MLPs of one width, with units that hold anything"), (), None
         )
     most = max(len(rows.mine[0]) for _, rows in units)
     units = [(mlp, rows) for mlp, rows in units if len(rows.mine[0]) == most]
-    scores = np.sum([rows.scores(rows) for _, rows in units], axis=0)
+    scores = np.sum(side_by_side(lambda unit: unit[1].scores(), units, large=large), axis=0)
     parts = sum(len(rows.mine) for _, rows in units)
     found = permutation_test([scores], draws=DRAWS, seed=SEED, noise=NOISE)
     shares = [rows.equal for _, rows in units if rows.equal is not None]
@@ -145,10 +147,20 @@ class _Rows:
             return None
         return cls(tuple(sides[0]), tuple(sides[1]), float(np.mean(equal)) if equal else None) if parts else None
 
-    def scores(self, other: _Rows) -> Array:
-        """Return cos(gate) + cos(up) of every unit with every unit of another layer's base, [N, N]."""
+    def scores(self) -> Array:
+        """Return cos(gate) + cos(up) of every unit with every unit of the base, [N, N]."""
         with threads_for(len(self.mine[0])):
-            return np.sum([left @ right.T for left, right in zip(self.mine, other.theirs, strict=True)], axis=0)
+            return np.sum([left @ right.T for left, right in zip(self.mine, self.theirs, strict=True)], axis=0)
+
+    def facing(self, other: _Rows) -> float:
+        """Return the mean cosine with the units of the same numbers in another layer's base, over the parts."""
+        cosines = [np.einsum("nd,nd->n", *sides) for sides in zip(self.mine, other.theirs, strict=True)]
+        return float(np.mean(cosines, dtype=np.float64))
+
+
+def _most_coordinates(sampling: Sampling, mlps: Sequence[Mlp]) -> int:
+    keys = [mlp.keys("up")[0] for mlp in mlps]
+    return max((sampling.suspect.shape(key.role, key.layer, key.expert)[1] for key in keys), default=0)
 
 
 def _rows(sampling: Sampling, mlp: Mlp) -> slice:
@@ -167,7 +179,7 @@ def _rows(sampling: Sampling, mlp: Mlp) -> slice:
 def _controls(units: Sequence[tuple[Mlp, _Rows]]) -> tuple[Value, ...]:
     """Return the same mean cosine between layers that do not face each other."""
     sizes = [
-        float(np.trace(rows.scores(other))) / len(rows.mine[0]) / len(rows.mine)
+        rows.facing(other)
         for at, (_, rows) in enumerate(units)
         for _, other in (units[(at + 1) % len(units)],)
         if len(units) > 1 and len(rows.mine) == len(other.theirs)
