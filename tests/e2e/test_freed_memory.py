@@ -1,4 +1,4 @@
-"""Memory of freed arrays goes back to the system while a command runs."""
+"""Memory of freed arrays goes back to the system while a command runs, and garbage is found."""
 
 from __future__ import annotations
 
@@ -33,3 +33,32 @@ def test_large_arrays_are_returned_though_small_ones_between_them_stay() -> None
     full, left, small, large = map(int, done.stdout.split())
     assert full > 30 * large
     assert left < small + 2 * large
+
+
+COLLECTED = """
+import gc
+import weakref
+from kinprint.cli.memory import keep_garbage
+from kinprint.cli.progress import showing_progress
+
+class Node:
+    pass
+
+def circle():
+    node = Node()
+    node.itself = node
+    return weakref.ref(node)
+
+keep_garbage()
+kept = circle()
+many = [[] for _ in range(100_000)]
+with showing_progress(quiet=True):
+    made = circle()
+    more = [[] for _ in range(100_000)]
+    print(kept() is not None, made() is None, gc.isenabled())
+"""
+
+
+def test_garbage_is_left_alone_during_imports_and_collected_during_work() -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECTED], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["True", "True", "True"]

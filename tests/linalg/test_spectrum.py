@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinprint.linalg import effective_rank, minmax, product_singular_values, singular_values, spectrum_distance
+from kinprint.linalg import (
+    effective_rank,
+    minmax,
+    product_singular_values,
+    singular_values,
+    spectrum,
+    spectrum_distance,
+)
 from kinprint.linalg.spectrum import kept_rank
 
 seeds = st.integers(0, 2**32 - 1)
@@ -70,6 +77,16 @@ def test_a_rank_deficient_factor_is_no_obstacle(seed: int) -> None:
     right = rng.standard_normal((6, 30))
     true = np.linalg.svd(left.T @ right, compute_uv=False)[:6]
     assert_inside_rank(product_singular_values(left, right), true)
+
+
+@pytest.mark.parametrize("rows", [3, spectrum._LARGE_ORDER + 77])
+def test_a_gram_matrix_is_whole_and_symmetric_however_it_was_summed(rows: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((rows, spectrum.BLOCK_BYTES // (8 * rows) + 5), np.float32)
+    weight = weight[:, :4000]
+    found = spectrum._gram(weight)
+    wide = weight.astype(np.float64)
+    np.testing.assert_allclose(found, wide @ wide.T, rtol=0, atol=1e-12 * wide.shape[1])
+    assert (found == found.T).all()
 
 
 def test_zero_matrices_have_zero_spectra() -> None:

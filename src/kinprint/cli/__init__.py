@@ -18,6 +18,7 @@ from kinprint.cli import zoo
 from kinprint.cli.behave import behave
 from kinprint.cli.bench import bench
 from kinprint.cli.comparing import compare, fingerprint, inspect
+from kinprint.cli.memory import keep_garbage
 from kinprint.cli.plot import plot
 from kinprint.cli.report import report
 from kinprint.cli.watermark import watermark
@@ -61,6 +62,7 @@ for command in (compare, report, plot, inspect, fingerprint, behave, watermark, 
 def main() -> None:
     """Run the command line; a fault that kinprint knows is one line on stderr and its exit code."""
     asked = _interrupts()
+    keep_garbage()
     if isinstance(sys.stdout, TextIOWrapper):
         # A name that the terminal's encoding lacks is written in escapes, and is no reason to fail.
         cast("TextIOWrapper[BinaryIO]", sys.stdout).reconfigure(errors="backslashreplace")

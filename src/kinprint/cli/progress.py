@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from kinprint.cli.memory import collect_garbage
+
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn as _Column
 
@@ -21,12 +23,14 @@ WIDE_COLUMNS = 60
 def showing_progress(quiet: bool, *, no_color: bool = False) -> Generator[Progress | None]:
     """Show what is done of what is planned, with the time that it took and takes; nothing where no terminal is.
 
-    Each bar is one line, however narrow the terminal is, and is wiped out at the end.
+    Each bar is one line, however narrow the terminal is, and is wiped out at the end. Here the work of a command
+    begins, and with it the search for garbage.
 
     Args:
         quiet: Show nothing.
         no_color: Without colour.
     """
+    collect_garbage()
     if quiet or not sys.stderr.isatty():
         yield None
         return

@@ -24,6 +24,7 @@ effective rank, EUSIPCO 2007, definition 1. Truncation and scaling: GhostSpec, a
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, cast
 
 import numpy as np
@@ -38,6 +39,11 @@ TOLERANCE = 1e-6
 
 BLOCK_BYTES = 1 << 25
 """Bytes converted to float64 at once while a Gram matrix is accumulated."""
+
+_LARGE_ORDER = 2048
+"""Rows from which on a Gram matrix is accumulated by SciPy's BLAS."""
+
+_SQUARE = 256
 
 _UNIT = float(np.finfo(np.float64).eps) / 2
 
@@ -146,11 +152,27 @@ def _gram(weight_KM: Array) -> Array:
     """Return ``weight weight^T`` in float64, accumulated over blocks of columns."""
     inner, columns = weight_KM.shape
     width = max(1, BLOCK_BYTES // (8 * max(1, inner)))
-    gram_KK = np.zeros((inner, inner))
-    for first in range(0, columns, width):
-        block = _wide(weight_KM[:, first : first + width])
-        gram_KK += block @ block.T  # numpy computes one triangle and mirrors it
+    blocks = (_wide(weight_KM[:, first : first + width]) for first in range(0, columns, width))
+    gram_KK = np.zeros((inner, inner), order="F")
+    if inner < _LARGE_ORDER:
+        for block in blocks:
+            gram_KK += block @ block.T  # numpy computes one triangle and mirrors it
+        return gram_KK
+    # SciPy adds to the triangle in place, in half the time; for small matrices its import takes longer than they do.
+    dsyrk = import_module("scipy.linalg.blas").dsyrk
+    for block in blocks:
+        gram_KK = dsyrk(1.0, block.T, beta=1.0, c=gram_KK, trans=1, lower=1, overwrite_c=1)
+    _mirror(gram_KK)
     return gram_KK
+
+
+def _mirror(lower_KK: Array) -> None:
+    """Copy the lower triangle over the upper one, in place and square by square, which stay in the cache."""
+    for first in range(0, len(lower_KK), _SQUARE):
+        last = first + _SQUARE
+        square = lower_KK[first:last, first:last]
+        square[:] = np.tril(square) + np.tril(square, -1).T
+        lower_KK[first:last, last:] = lower_KK[last:, first:last].T
 
 
 def resolved(squares_K: Array, noise: float) -> Array | None:
