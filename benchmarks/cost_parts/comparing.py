@@ -43,6 +43,12 @@ class Compared:
         evidence = self.found["verdict"]["evidence"]
         return max((one["size"] for one in evidence if one["carries"] and one["size"] is not None), default=None)
 
+    @property
+    def strength(self) -> float:
+        """Minus log10 of the least p-value among the evidence that may carry the verdict, which is decided by it."""
+        evidence = self.found["verdict"]["evidence"]
+        return -min((one["log10_p"] for one in evidence if one["carries"] and one["log10_p"] is not None), default=0.0)
+
     def read(self, side: str) -> int | None:
         """Return the bytes read of ``suspect`` or ``base``; None where the command does not say."""
         reading: dict[str, dict[str, Any]] = self.found["verdict"].get("reading") or {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from kinprint.architecture import ModelView
 from kinprint.fingerprints import Fingerprint, FingerprintMethod
+from kinprint.linalg.device import CPU, Device
+from kinprint.linalg.stacked import singular_values_of
 from kinprint.methods.ghostspec_mlp import METHODS
-from kinprint.spectra import IDENTICAL, MLP, similarity
+from kinprint.spectra import IDENTICAL, MLP, extract, similarity
 from kinprint.transform import PRESERVING, ModelState
 from kinprint.transform.upcycling import upcycled as make_mixture
 from methods import tiny
@@ -180,6 +182,30 @@ def test_experts_without_a_usable_layer_have_a_reason() -> None:
     assert result.status == "measured"
     reasons = {value.name: value.reason for value in result.values}
     assert all("suspect" in str(reasons[name]) for name in EXPERTS)
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_a_matrix_that_no_gain_is_folded_into_is_decomposed_once(
+    order: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = tiny.llama(5)
+    alone = {fold: MLP[fold].run(tiny.model(tensors), CPU) for fold in order}
+    shapes: list[tuple[int, ...]] = []
+
+    def counted(weights: Iterable[np.ndarray], device: Device | None) -> list[np.ndarray]:
+        given = list(weights)
+        shapes.extend(weight.shape for weight in given)
+        return singular_values_of(given, device)
+
+    monkeypatch.setattr(extract, "singular_values_of", counted)
+    model = tiny.model(tensors)
+    both = {fold: MLP[fold].run(model, CPU) for fold in order}
+    up, down = (model.shape(role, 0) for role in ("mlp.up", "mlp.down"))
+    layers = len(model.layers("mlp.up"))
+    assert (shapes.count(up), shapes.count(down)) == (2 * layers, layers)
+    for fold in order:
+        for matrix in ("up", "down"):
+            np.testing.assert_array_equal(both[fold].arrays[matrix], alone[fold].arrays[matrix])
 
 
 def test_an_unknown_family_is_not_applicable_with_the_reason() -> None:

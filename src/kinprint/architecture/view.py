@@ -239,6 +239,14 @@ class ModelView:
             raise NonFiniteError(self.tensor_name(role, layer, expert))
         return self._folded(values, role, layer, expert) if fold else values
 
+    def folds(self, role: str, layer: int | None = None, expert: int | None = None) -> bool:
+        """Return whether gains that :meth:`array` folds in can change a part at all."""
+        key = PartKey(role, layer, expert)
+        if key in self.products:
+            return True
+        norms = (self.parts[key].part.reads, self.parts[key].part.normed)
+        return any(norm and (self.has(norm) or self.has(norm, layer)) for norm in norms)
+
     def rows(
         self, role: str, layer: int | None = None, expert: int | None = None, *, rows: slice, fold: bool = False
     ) -> Array:

@@ -26,12 +26,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from kinprint.architecture import ModelView, PartKey
+from kinprint.architecture import ModelView, PartKey, Place
 from kinprint.canonical import method_id
-from kinprint.checkpoint import Array
+from kinprint.checkpoint import Array, Checkpoint
 from kinprint.errors import NonFiniteError, UsageError
 from kinprint.fingerprints import Extractor, Fingerprint
 from kinprint.linalg import product_singular_values
@@ -233,10 +234,22 @@ def _mlp(model: ModelView, layer: int, *, routed: _Experts, fold: bool, device: 
         return {matrix: pooled(rows_EK) for matrix, rows_EK in experts.items()}
     _require(model, layer, (f"{place}.up", f"{place}.down"))
     # One by one: what is stacked must be in memory at once, and these are a model's largest matrices.
-    return {
-        matrix: singular_values_of([model.array(f"{place}.{matrix}", layer, fold=fold)], device)[0]
-        for matrix in MATRICES
-    }
+    return {matrix: _of_matrix(model, f"{place}.{matrix}", layer, fold=fold, device=device) for matrix in MATRICES}
+
+
+_PLAIN: WeakKeyDictionary[Checkpoint, dict[tuple[Place, int, Device | None], Array]] = WeakKeyDictionary()
+"""Spectra of the matrices that no gain is folded into, of models that are open: with ``fold`` and without they are the
+same, and of a large model each takes seconds."""
+
+
+def _of_matrix(model: ModelView, role: str, layer: int, *, fold: bool, device: Device | None) -> Array:
+    if model.folds(role, layer):
+        return singular_values_of([model.array(role, layer, fold=fold)], device)[0]
+    known = _PLAIN.setdefault(model.checkpoint, {})
+    where = model.parts[PartKey(role, layer)], layer, device
+    if where not in known:
+        known[where] = singular_values_of([model.array(role, layer)], device)[0]
+    return known[where]
 
 
 def _each_expert(model: ModelView, layer: int, *, routed: _Experts, dense: _Dense) -> Mapping[str, Array]:
