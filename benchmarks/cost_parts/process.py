@@ -47,7 +47,7 @@ def kinprint() -> str:
     return str(Path(sys.executable).parent / "kinprint")
 
 
-def cold(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float = 900) -> Run:
+def cold(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float = 3600) -> Run:
     """Run a command in a process of its own and measure it.
 
     Args:
