@@ -7,14 +7,16 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cost
 import ml_dtypes
 import numpy as np
 import pytest
-from cost_parts.comparing import d_prime
+from cost_parts import published
+from cost_parts.comparing import Compared, d_prime
 from cost_parts.growth import exponent
-from cost_parts.process import cold
+from cost_parts.process import Run, cold
 from cost_parts.rows import Check, Row, at_least, at_most, equals, table
 from cost_parts.streaming import limit_seconds, tensors
 
@@ -88,6 +90,38 @@ def test_separation_and_exponent_by_hand() -> None:
     # Means 5 and 1, variances 2 and 2.
     assert d_prime([4.0, 6.0], [0.0, 2.0]) == pytest.approx(4 / 2**0.5, abs=1e-12)
     assert exponent([1, 2, 4], [3.0, 12.0, 48.0]) == pytest.approx(2, abs=1e-12)
+
+
+def said(conclusion: str, *evidence: tuple[bool, float | None, float | None]) -> Compared:
+    rows = [{"carries": carries, "log10_p": p, "size": size} for carries, p, size in evidence]
+    found = {"verdict": {"conclusion": conclusion, "evidence": rows}}
+    return Compared(Run(1.0, 1.0, 1.0, 0, "", ""), found)
+
+
+def test_a_score_counts_only_what_may_carry_the_verdict() -> None:
+    found = said("derived", (True, -3.0, 0.5), (True, None, 0.75), (False, -9.0, 0.9))
+    assert (found.strength, found.size) == (3.0, 0.75)
+    assert said("independent").strength == 0.0
+
+
+def test_separation_is_told_by_p_values_and_by_size_on_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = [(p, size) for size in (0.9, 0.6, 0.3) for p in (-10.0, -14.0)]
+    strangers = [(-1.0, 0.01), (-1.5, 0.02), (-0.5, 0.0)]
+    answers = iter(
+        [said("derived", (True, *one)) for one in children] + [said("independent", (True, *one)) for one in strangers]
+    )
+    theirs = [{"score": size, "seconds": 2.0} for _, size in (*children, *strangers)]
+    monkeypatch.setattr(published, "compare", lambda *_, **__: next(answers))
+    monkeypatch.setattr(published, "_run", lambda *_: (None, theirs))
+    context = SimpleNamespace(fixtures=SimpleNamespace(get=lambda name: name), runs=1)
+    rows = {row.what.rsplit(": ", 1)[1]: row for row in published.separation(context)}
+    # Means 12 and 1, variances 4.8 and .25; sizes have means .6 and .01, variances .072 and .0001.
+    assert rows["kinprint, -log10 p"].says == f"d' {11 / ((4.8 + 0.25) / 2) ** 0.5:.2f}"
+    by_size = f"d' {0.59 / ((0.072 + 0.0001) / 2) ** 0.5:.2f}"
+    assert {rows["kinprint, by size"].says, rows[published.NAMES["awm"]].says} == {by_size}
+    checks = rows["kinprint, -log10 p"].checks
+    assert [check.met for check in checks] == [True] * 4
+    assert not any(row.checks for name, row in rows.items() if name != "kinprint, -log10 p")
 
 
 def test_the_page_is_written_from_kept_results_and_nothing_else_in_it_is_touched(tmp_path: Path) -> None:
