@@ -5,7 +5,7 @@ Axes: N = shared tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -30,10 +30,14 @@ def shared_tokens(suspect: Sequence[str], base: Sequence[str]) -> tuple[Int64[Ar
         >>> [ids.tolist() for ids in shared_tokens(["a", "b", "c"], ["c", "x", "a"])]
         [[0, 2], [2, 0]]
     """
-    here, there = _first_ids(suspect), _first_ids(base)
-    ids = np.array([(number, there[token]) for token, number in here.items() if token in there], dtype=np.int64)
-    ids = ids.reshape(-1, 2)
-    return ids[:, 0], ids[:, 1]
+    here = _first_ids(suspect)
+    there = here if suspect == base else _first_ids(base)
+    shared = [token for token in here if token in there]
+    return _ids(here, shared), _ids(there, shared)
+
+
+def _ids(first: Mapping[str, int], tokens: Sequence[str]) -> Int64[Array, " N"]:
+    return np.fromiter(map(first.__getitem__, tokens), np.int64, len(tokens))
 
 
 def _first_ids(tokens: Sequence[str]) -> dict[str, int]:
