@@ -30,13 +30,14 @@ from cost_parts.growth import growth
 from cost_parts.machine import commit, describe, load
 from cost_parts.published import mistral, separation
 from cost_parts.rows import Check, Row, table
-from cost_parts.scale import attention, hub, large, llama, start
+from cost_parts.scale import attention, hub, large, llama, start, thorough
 
 from kinprint.errors import KinprintError
 
 TASKS: Mapping[str, Task] = {
     "start": start,
     "llama": llama,
+    "thorough": thorough,
     "large": large,
     "attention": attention,
     "hub": hub,

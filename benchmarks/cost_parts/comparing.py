@@ -83,7 +83,12 @@ def compare(
 
 
 def judged(
-    what: str, folders: tuple[Path, Path], bars: Callable[[Row], tuple[Check, ...]], *options: str, runs: int
+    what: str,
+    folders: tuple[Path, Path],
+    bars: Callable[[Row], tuple[Check, ...]],
+    *options: str,
+    runs: int,
+    warm: bool = True,
 ) -> Row:
     """Return the row of a pair, bars included; a command that fails misses them, and says why.
 
@@ -93,9 +98,10 @@ def judged(
         bars: Gives the bars of what was measured.
         options: Further options of the command.
         runs: Timed runs.
+        warm: Run once untimed before.
     """
     try:
-        found = row(what, compare(*folders, *options, runs=runs), folders)
+        found = row(what, compare(*folders, *options, runs=runs, warm=warm), folders)
     except FailedError as error:
         return Row(what=what, note=str(error), checks=(Check("runs", met=False),))
     return replace(found, checks=bars(found))

@@ -16,6 +16,8 @@ from cost_parts.streaming import limit_seconds
 
 ROOT = Path(__file__).parents[2]
 
+LLAMA = "Llama-3-8B, 8 layers"
+
 READ_SHARE = 0.15
 """Of both 8-layer checkpoints, what the default may read of a plain child."""
 
@@ -33,10 +35,9 @@ def start(context: Context) -> Iterator[Row]:
 
 
 def llama(context: Context) -> Iterator[Row]:
-    """Eight layers of Llama-3-8B in bf16: a fine-tuned child in both modes, and an innocent twin."""
+    """Eight layers of Llama-3-8B in bf16: a fine-tuned child, and an innocent twin."""
     base = context.fixtures.get("llama8b-8L-base")
     child, twin = context.fixtures.get("llama8b-8L-child"), context.fixtures.get("llama8b-8L-twin")
-    what = "Llama-3-8B, 8 layers"
 
     def plain(found: Row) -> tuple[Check, ...]:
         return (
@@ -46,16 +47,22 @@ def llama(context: Context) -> Iterator[Row]:
             at_most("peak MB", found.peak_mb, 1500),
         )
 
-    def thorough(found: Row) -> tuple[Check, ...]:
-        return equals("derived", found.says), at_most("ratio", found.ratio, 4.0)
-
     def innocent(found: Row) -> tuple[Check, ...]:
         return equals("independent", found.says), at_most("seconds", found.seconds, 60)
 
-    found = judged(f"{what}: child", (child, base), plain, runs=context.runs)
+    found = judged(f"{LLAMA}: child", (child, base), plain, runs=context.runs)
     yield replace(found, note="; ".join(filter(None, (found.note, _against_allowance(found, child, base)))))
-    yield judged(f"{what}: child, thorough", (child, base), thorough, "--thorough", runs=1)
-    yield judged(f"{what}: twin", (twin, base), innocent, runs=1)
+    yield judged(f"{LLAMA}: twin", (twin, base), innocent, runs=1)
+
+
+def thorough(context: Context) -> Iterator[Row]:
+    """The same child with every test and every method: once, which takes a quarter of an hour."""
+    child, base = (context.fixtures.get(f"llama8b-8L-{name}") for name in ("child", "base"))
+
+    def bars(found: Row) -> tuple[Check, ...]:
+        return equals("derived", found.says), at_most("ratio", found.ratio, 4.0)
+
+    yield judged(f"{LLAMA}: child, thorough", (child, base), bars, "--thorough", runs=1, warm=False)
 
 
 def _against_allowance(found: Row, *folders: Path) -> str:
