@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from hostile import build
-from kinprint.checkpoint import open_checkpoint
+from kinprint import canonical
+from kinprint.checkpoint import MemoryCheckpoint, open_checkpoint
 from kinprint.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
@@ -155,6 +157,15 @@ def test_the_digests_do_not_depend_on_sharding_but_on_names_and_bytes(tmp_path: 
     whole, shards, changed = (open_checkpoint(folder) for folder in folders)
     assert whole.header_digest == shards.header_digest == changed.header_digest
     assert whole.content_digest == shards.content_digest != changed.content_digest
+
+
+def test_a_digest_is_that_of_names_dtypes_shapes_and_bytes_however_many_tensors_there_are() -> None:
+    arrays = {f"t{at:05}": np.full((1 + at % 3,), at, np.float32) for at in reversed(range(2500))}
+    rows = [
+        [name, "F32", list(arrays[name].shape), hashlib.sha256(arrays[name].tobytes()).hexdigest()]
+        for name in sorted(arrays)
+    ]
+    assert MemoryCheckpoint(arrays).content_digest == canonical.digest(rows)
 
 
 def test_an_unknown_tensor_is_a_key_error(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ BLOCK_BYTES = 1 << 25
 _MOST_HASHED = 4
 """Most tensors whose bytes are hashed at the same time: what is compressed on disk lies in memory whole."""
 
+_WAITING = 1024
+"""Most tensors that wait to be hashed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Codec:
@@ -185,15 +188,14 @@ class Checkpoint(ABC):
     def content_digest(self) -> str:
         """SHA-256 over sorted names, dtypes, shapes and bytes. Sharding and metadata do not enter. Reads everything."""
 
-        def hashed(name: str) -> str:
-            return hashlib.sha256(self.raw(name)).hexdigest()
+        def row(name: str) -> list[object]:
+            info = self.tensors[name]
+            return [name, info.dtype, list(info.shape), hashlib.sha256(self.raw(name)).hexdigest()]
 
-        names = sorted(self.tensors)
+        names, rows = sorted(self.tensors), list[list[object]]()
         with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_HASHED), thread_name_prefix="digest") as pool:
-            rows = [
-                [name, self.tensors[name].dtype, list(self.tensors[name].shape), found]
-                for name, found in zip(names, pool.map(hashed, names), strict=True)
-            ]
+            for first in range(0, len(names), _WAITING):  # a header may name a million tensors
+                rows += pool.map(row, names[first : first + _WAITING])
         return canonical.digest(rows)
 
     def close(self) -> None:  # noqa: B027 - most readers hold nothing that needs closing

@@ -153,13 +153,14 @@ def _gram(weight_KM: Array) -> Array:
     inner, columns = weight_KM.shape
     width = max(1, BLOCK_BYTES // (8 * max(1, inner)))
     blocks = (_wide(weight_KM[:, first : first + width]) for first in range(0, columns, width))
-    gram_KK = np.zeros((inner, inner), order="F")
     if inner < _LARGE_ORDER:
+        gram_KK = np.zeros((inner, inner))
         for block in blocks:
             gram_KK += block @ block.T  # numpy computes one triangle and mirrors it
         return gram_KK
     # SciPy adds to the triangle in place, in half the time; for small matrices its import takes longer than they do.
     dsyrk = import_module("scipy.linalg.blas").dsyrk
+    gram_KK = np.zeros((inner, inner), order="F")
     for block in blocks:
         gram_KK = dsyrk(1.0, block.T, beta=1.0, c=gram_KK, trans=1, lower=1, overwrite_c=1)
     _mirror(gram_KK)
