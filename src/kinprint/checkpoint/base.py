@@ -169,6 +169,11 @@ class Checkpoint(ABC):
         return 0
 
     @property
+    def remote(self) -> bool:
+        """Whether its bytes come, or once came, over a network."""
+        return self.revision is not None or "://" in self.location
+
+    @property
     def bytes_fetched(self) -> int:
         """How many bytes came over a network so far."""
         return 0
@@ -193,7 +198,9 @@ class Checkpoint(ABC):
             return [name, info.dtype, list(info.shape), hashlib.sha256(self.raw(name)).hexdigest()]
 
         names, rows = sorted(self.tensors), list[list[object]]()
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_HASHED), thread_name_prefix="digest") as pool:
+        # From a network one after the other: two that lie side by side would each ask for the block that they share.
+        most = 1 if self.remote else min(os.cpu_count() or 1, _MOST_HASHED)
+        with ThreadPoolExecutor(most, thread_name_prefix="digest") as pool:
             for first in range(0, len(names), _WAITING):  # a header may name a million tensors
                 rows += pool.map(row, names[first : first + _WAITING])
         return canonical.digest(rows)

@@ -174,7 +174,12 @@ def _sampled(case: _Case) -> Verdict:
     case.meter.step("a first look")
     with case.reading("a first look", sum(look_bytes(view) for view in views)):
         look = first_look(sampling, case.alpha)
-    if look.same and limits.budget is None and limits.layers is None and not _remote(*views):
+    if (
+        look.same
+        and limits.budget is None
+        and limits.layers is None
+        and not any(view.checkpoint.remote for view in views)
+    ):
         return _with_reading(_whole(case, look), reading_of(sampling, sampling.layers, sampled=False))
     if look.evidence.carries and look.evidence.beyond:
         return _by_sample(case, look)
@@ -225,10 +230,6 @@ def _planned(case: _Case) -> str:
 
 def _affordable(views: tuple[ModelView, ModelView], limits: Limits) -> bool:
     return limits.budget is None or all(layer_bytes(view) + look_bytes(view) <= limits.budget for view in views)
-
-
-def _remote(*views: ModelView) -> bool:
-    return any(view.checkpoint.revision is not None or "://" in view.checkpoint.location for view in views)
 
 
 def _by_sample(case: _Case, look: Look) -> Verdict:
