@@ -56,7 +56,7 @@ def llama(context: Context) -> Iterator[Row]:
 
 
 def thorough(context: Context) -> Iterator[Row]:
-    """The same child with every test and every method: once, which takes a quarter of an hour."""
+    """The same child with every test and every method: once, which takes more than a quarter of an hour."""
     child, base = (context.fixtures.get(f"llama8b-8L-{name}") for name in ("child", "base"))
 
     def bars(found: Row) -> tuple[Check, ...]:
