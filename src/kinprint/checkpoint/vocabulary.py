@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import repeat
 from typing import Any, cast
 
-from kinprint.checkpoint.faults import FETCH_AGAIN, fault, shown
+from kinprint.checkpoint.faults import FETCH_AGAIN, fault, natural, shown
 from kinprint.checkpoint.jsonfile import read_bytes, read_object
 from kinprint.checkpoint.source import ByteSource, Files
 
@@ -67,16 +66,15 @@ def _by_id(pairs: Iterable[tuple[object, object]], where: str) -> tuple[str, ...
     count = 0
     for token, number in pairs:
         count += 1
-        # By type alone, which JSON gives as it is: there are 100,000 tokens, and to call functions doubles the time.
-        if type(token) is not str or type(number) is not int or number < 0:
+        if not isinstance(token, str) or not natural(number):
             raise fault(where, f"gives token {shown(token)} the id {shown(number)}", "damaged: " + FETCH_AGAIN)
-        found[number] = token if token.isascii() else _encodable(token)
+        found[number] = _encodable(token)
     highest = max(found, default=-1)
     if highest > 2 * count + SPARE_IDS:
         raise fault(where, f"gives {count} tokens ids up to {shown(highest)}", "damaged: " + FETCH_AGAIN)
-    return tuple(map(found.get, range(highest + 1), repeat("")))
+    return tuple(found.get(number, "") for number in range(highest + 1))
 
 
 def _encodable(token: str) -> str:
     """Return a token that can be written out: JSON may hold halves of surrogate pairs."""
-    return token.encode("utf-8", "backslashreplace").decode()
+    return token if token.isascii() else token.encode("utf-8", "backslashreplace").decode()
