@@ -60,7 +60,7 @@ def statement() -> Statement:
     """Return what this test says about itself."""
     return Statement(
         name="attention between tokens",
-        id=method_id("token-forms", 1, seed=_SEED, tokens=TOKENS),
+        id=method_id("token-forms", 2, seed=_SEED, tokens=TOKENS),
         rung=2,
         null="independent training: which tokens attend to and move towards which differs from model to model",
         defeats="new or heavily trained embeddings; tokens without strings in another order",
